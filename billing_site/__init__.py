@@ -1,0 +1,1 @@
+"""The site: settings, the URL table, Celery and the launcher above the apps; problem documents, database and cache plumbing below them."""

@@ -1,0 +1,1 @@
+"""Pages that show all three apps at once."""

@@ -1,0 +1,1 @@
+"""What every HTTP door shares: problem documents, pagination, strict serializers, authentication. No model; imports no app."""

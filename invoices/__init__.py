@@ -1,0 +1,1 @@
+"""WHAT IS OWED AND PAID: invoices, their lines, and where each line comes from."""

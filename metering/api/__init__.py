@@ -1,0 +1,1 @@
+"""HTTP doors: one module per resource, serializers and views together."""

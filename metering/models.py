@@ -1,0 +1,1 @@
+"""Rows, constraints and conversions to core values."""

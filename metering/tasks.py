@@ -1,0 +1,1 @@
+"""Celery doors: an id, one call."""

@@ -1,0 +1,1 @@
+"""THE AGREEMENT: who pays, for what, at which price, over which periods."""
