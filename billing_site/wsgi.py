@@ -1,1 +1,9 @@
-"""The web server's entry."""
+"""The web server's entry: `granian --interface wsgi billing_site.wsgi:application`."""
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "billing_site.settings")
+
+application = get_wsgi_application()

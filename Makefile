@@ -1,0 +1,42 @@
+# One line of help per target stands behind its name: `make help` prints them.
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV ?= .venv
+python := $(VENV)/bin/python
+
+# Tools that only read the code; they connect to no server.
+offline := DEBUG=1 ENV_FILE= DATABASE_URL=postgres://nobody@127.0.0.1:1/none REDIS_URL=redis://127.0.0.1:1/0
+# What a production site sets, so that `check --deploy` judges what is deployed.
+production := ENV_FILE= SITE_URL=https://billing.example.com SECRET_KEY=$$($(python) -c 'import secrets; print(secrets.token_urlsafe(50))') \
+	DATABASE_URL=postgres://nobody@127.0.0.1:1/none REDIS_URL=redis://127.0.0.1:1/0
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(VENV)/installed ## Start everything here and print its addresses (PORT, DATA_DIR, DEMO=0); Ctrl-C stops it
+	@exec $(python) -m billing_site.launcher --end-with-parent
+
+test: lint ## Check the code and run every test, on servers of its own
+	@$(offline) $(python) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
+	@$(production) $(python) manage.py check --deploy --fail-level WARNING
+	@$(python) -m pytest
+
+lint: $(VENV)/installed-dev ## Check style, import contracts and types
+	@$(python) -m ruff check .
+	@$(python) -m ruff format --check .
+	@$(VENV)/bin/lint-imports
+	@$(offline) $(python) -m mypy
+
+bench: $(VENV)/installed-dev ## Measure, each figure as a ratio to a floor in the same run
+	@$(python) -m benchmarks
+
+$(VENV)/installed: requirements.txt
+	@sh .ci/install $(PYTHON) $(VENV) requirements.txt
+	@touch $@
+
+$(VENV)/installed-dev: requirements-dev.txt requirements.txt
+	@sh .ci/install $(PYTHON) $(VENV) requirements-dev.txt
+	@touch $@ $(VENV)/installed

@@ -1,0 +1,129 @@
+"""Problem documents for what goes wrong outside of DRF: middleware and the site's error pages."""
+
+from collections.abc import Callable
+from html import escape
+
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+
+from billing_site.http.problems import (
+    BadRequest,
+    BodyTooLarge,
+    DomainError,
+    InternalError,
+    Missing,
+    NotAllowedMethod,
+    StorageUnavailable,
+    Unauthenticated,
+    UriTooLong,
+    problem_for,
+    translate,
+)
+
+API_PREFIX = "/api/"
+QUERY_BYTES_MAX = 8 * 1024
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+class ProblemMiddleware:
+    """
+    Refuse what no view should see, and see to it that every error under /api/ is a problem document.
+
+    Stands first in MIDDLEWARE, so that refusals by other middleware pass through it. Refused: a query string over 8 KB (414),
+    a second Authorization header (400), methods such as TRACE (405). `?format=` has no effect, as DRF's
+    URL_FORMAT_OVERRIDE is None.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        refusal = _refusal(request)
+        if refusal is not None:
+            return answer(request, refusal)
+        response = self.get_response(request)
+        if response.status_code >= 400 and _under_api(request) and _is_page(response):
+            return _converted(response)
+        return response
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
+        """Answer for views under /api/ that are not DRF's; other pages keep Django's handling."""
+        return problem_for(translate(exception)) if _under_api(request) else None
+
+
+def handler400(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    """Answer a request that Django refuses, such as one for a foreign host name."""
+    return answer(request, BadRequest("The request could not be understood."))
+
+
+def handler403(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    """Answer a page that this user may not see."""
+    return answer(request, _Forbidden("You may not see this page."))
+
+
+def handler404(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    """Answer an address that does not exist."""
+    return answer(request, Missing("There is nothing at this address."))
+
+
+def handler500(request: HttpRequest) -> HttpResponseBase:
+    """Answer a fault of ours. Django has logged it."""
+    return answer(request, InternalError("The fault was recorded."))
+
+
+def answer(request: HttpRequest, error: DomainError) -> HttpResponse:
+    """Answer with a problem document under /api/, and with a plain page elsewhere."""
+    if _under_api(request):
+        return problem_for(error)
+    page = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(error.title)}</title>'
+        f"<h1>{escape(error.title)}</h1><p>{escape(error.detail)}</p></html>"
+    )
+    return HttpResponse(page, status=error.status, headers=error.headers)
+
+
+class _Forbidden(DomainError):
+    status = 403
+    code = "forbidden"
+    title = "Forbidden"
+
+
+_KINDS: dict[int, type[DomainError]] = {
+    401: Unauthenticated,
+    403: _Forbidden,
+    404: Missing,
+    405: NotAllowedMethod,
+    413: BodyTooLarge,
+    503: StorageUnavailable,
+}
+
+
+def _refusal(request: HttpRequest) -> DomainError | None:
+    if request.method not in METHODS:
+        return NotAllowedMethod("This method is not served.", headers={"Allow": ", ".join(METHODS)})
+    if len(request.META.get("QUERY_STRING", "")) > QUERY_BYTES_MAX:
+        return UriTooLong(f"The query string is longer than {QUERY_BYTES_MAX} bytes.")
+    # WSGI joins headers that are sent twice with a comma; neither a key nor Basic credentials contain one.
+    if _under_api(request) and "," in request.META.get("HTTP_AUTHORIZATION", ""):
+        return BadRequest("The Authorization header stands twice.")
+    return None
+
+
+def _under_api(request: HttpRequest) -> bool:
+    return request.path_info.startswith(API_PREFIX)
+
+
+def _is_page(response: HttpResponseBase) -> bool:
+    # Not by what it contains: an answer without a body (405 of a plain view) counts as a page too.
+    return response.headers.get("Content-Type", "").partition(";")[0] in ("", "text/html", "text/plain")
+
+
+def _converted(response: HttpResponseBase) -> HttpResponse:
+    kind = _KINDS.get(response.status_code, InternalError if response.status_code >= 500 else BadRequest)
+    error = kind("The request did not reach an endpoint.")
+    error.status = response.status_code
+    kept = {name: value for name, value in response.items() if name.lower() not in ("content-type", "content-length")}
+    error.headers.update(kept)
+    converted = problem_for(error)
+    converted.cookies = response.cookies
+    return converted

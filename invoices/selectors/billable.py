@@ -1,0 +1,121 @@
+"""The lines that an invoice drafted now would have: unbilled sources turned into lines by the core."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from invoices.core.lines import (
+    LINE_ORDER,
+    LineKind,
+    LineValues,
+    fee_line,
+    share_words,
+    span_words,
+    usage_line,
+    usage_words,
+)
+from invoices.selectors.sources import UnbilledCharge, unbilled_charges, unbilled_fee_items
+from metering.models import MeterBalance
+from metering.selectors.terms import pools_of_version
+from subscriptions.core.pricing import Price, PriceModel
+from subscriptions.core.proration import Share
+from subscriptions.models import Charge, FeeItem
+from subscriptions.selectors.catalog import terms_of
+
+
+@dataclass(frozen=True, slots=True)
+class BillableLine:
+    """A line with the rows that it names and the sources that it will hold: one fee item, or bookings of one charge."""
+
+    values: LineValues
+    period_id: int
+    version_id: int
+    charge_id: int | None = None
+    fee_item_id: int | None = None
+    booking_ids: Sequence[int] = ()
+
+
+def billable_lines(*, subscription_id: int, zone: str, until: datetime | None) -> list[BillableLine]:
+    """
+    Return the lines of everything unbilled: fees, proration, overage, minimums, each in the order of time.
+
+    Fee items count when billable at `until` or before (None: all), usage when its period has closed. What comes to nothing (usage
+    recorded and taken back) has no line. `zone` is the tenant's, in which days are written.
+    """
+    lines = [_line_of_item(item, zone) for item in unbilled_fee_items(subscription_id=subscription_id, until=until)]
+    for charge in unbilled_charges(subscription_id=subscription_id):
+        if line := _line_of_charge(charge, zone):
+            lines.append(line)
+    return sorted(lines, key=lambda line: LINE_ORDER[line.values.kind])
+
+
+def included_in_pool(balance: MeterBalance, version_id: int) -> Decimal | None:
+    """Return the allowance of a balance's pool in a version; None where the version has no such pool."""
+    pools = pools_of_version(version_id).get(balance.meter_id)
+    pool = pools.by_key.get(balance.pool) if pools else None
+    return pool.included if pool else None
+
+
+def price_of_charge(charge: Charge) -> Price:
+    """Return the price of a published charge, from the terms that each process reads once."""
+    return next(terms.price for terms in terms_of(charge.version_id).charges if terms.id == charge.pk)
+
+
+def whole_amount(item: FeeItem) -> Decimal:
+    """Return the amount of which the item is a share: the version's fee, or, negative, the item that a credit gives back."""
+    return item.version.fee if item.credits is None else -item.credits.amount
+
+
+def share_of_item(item: FeeItem) -> Share:
+    """Return what share of the whole amount the item is."""
+    return Share(item.share_numerator, item.share_divisor)
+
+
+def _line_of_item(item: FeeItem, zone: str) -> BillableLine:
+    is_fee = item.kind == FeeItem.Kind.FEE
+    share = share_of_item(item)
+    words = item.version.tier.name if is_fee else f"{item.version.tier.name}, credit for unused time"
+    span = span_words(item.span_starts_at, item.span_ends_at, zone)
+    values = fee_line(
+        kind=LineKind.FEE if is_fee else LineKind.PRORATION,
+        description=f"{words}, {span}{share_words(share, item.share_grain)}",
+        amount=item.amount,
+        whole=whole_amount(item),
+        share=share,
+        grain=item.share_grain,
+        currency=item.currency,
+    )
+    return BillableLine(values, item.period_id, item.version_id, fee_item_id=item.pk)
+
+
+def _line_of_charge(unbilled: UnbilledCharge, zone: str) -> BillableLine | None:
+    latest = unbilled.latest
+    charge, period = latest.charge, latest.period
+    assert charge.meter is not None  # a constraint: usage has its meter
+    kind = LineKind(latest.kind)
+    words = usage_words(
+        meter=charge.meter.name,
+        dimensions=sorted(charge.dimensions.items()),
+        included=included_in_pool(latest.balance, charge.version_id),
+        minimum=kind is LineKind.MINIMUM,
+    )
+    values = usage_line(
+        kind=kind,
+        description=f"{words}, {span_words(period.starts_at, period.ends_at, zone)}",
+        quantity=unbilled.quantity,
+        cumulative=unbilled.cumulative,
+        before=unbilled.before,
+        unit_amount=_one_price(price_of_charge(charge)) if kind is LineKind.OVERAGE else None,
+        components=latest.components,
+        currency=latest.currency,
+    )
+    if values is None:
+        return None
+    return BillableLine(values, period.pk, charge.version_id, charge.pk, booking_ids=unbilled.booking_ids)
+
+
+def _one_price(price: Price) -> Decimal | None:
+    """Return the price of one unit where that alone explains the amount; None where bands, rates or conversions decide."""
+    is_plain = price.model == PriceModel.PER_UNIT and price.transform is None and not price.percent_discount
+    return price.unit_amount if is_plain else None

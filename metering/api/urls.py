@@ -1,0 +1,20 @@
+"""The addresses of this app's resources, below /api/v1/."""
+
+from django.urls import URLPattern, URLResolver, path, re_path
+
+from metering.api.balances import Balances
+from metering.api.events import EventReplay, EventReversal, Events
+from metering.api.ledger import Ledger
+from metering.api.usage import Usage
+
+# Only what may be a tenant's id reaches a view; anything else is no address.
+_TENANT = r"^tenants/(?P<tenant>[A-Za-z0-9._:@-]{1,100})"
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("events", Events.as_view(), name="events"),
+    path("events/replay", EventReplay.as_view(), name="event-replay"),
+    path("events/<uuid:event>/reverse", EventReversal.as_view(), name="event-reverse"),
+    re_path(rf"{_TENANT}/usage\Z", Usage.as_view(), name="tenant-usage"),
+    re_path(rf"{_TENANT}/ledger\Z", Ledger.as_view(), name="tenant-ledger"),
+    re_path(rf"{_TENANT}/balances\Z", Balances.as_view(), name="tenant-balances"),
+]

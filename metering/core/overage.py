@@ -1,0 +1,321 @@
+"""
+Pricing a pool's overage: spreading it over dimension sets and versions, and what is still to be booked.
+
+Owns which charge prices which part of the period's overage. Does not own what a part costs (`subscriptions.core.pricing`), nor which usage is
+overage (`burndown`). Quantities and amounts are exact fractions, amounts in major currency units. Source: semantics, "Rating", "Overage",
+and "Changing tier in mid-period".
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from fractions import Fraction
+from itertools import accumulate
+
+from metering.core.measuring import DimensionSet
+from subscriptions.core.money import exact, precise
+from subscriptions.core.pricing import (
+    RATES_WHOLE_VALUE,
+    Component,
+    Price,
+    Rated,
+    minimum_top_up,
+    rate,
+    rate_part,
+)
+
+ChargeId = int | str
+VersionId = int | str
+Shares = Mapping[DimensionSet, Fraction]
+
+_NOTHING = Rated(Fraction(0), (), Fraction(0))
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeTerms:
+    """
+    One charge of a version: which dimension sets it prices, and how.
+
+    `dimensions` are the values that a set must have; none matches every set.
+    """
+
+    charge_id: ChargeId
+    version_id: VersionId
+    dimensions: Mapping[str, str] = field(hash=False)
+    price: Price
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentUsage:
+    """
+    What a pool used in one segment, by dimension set, and how much of it is overage.
+
+    `events` counts the events, and `clamped` sums their amounts clamped one by one, for charges that need them (percentages); other pools
+    leave both out.
+    """
+
+    version_id: VersionId
+    usage: Mapping[DimensionSet, Decimal]
+    overage: Decimal
+    events: Mapping[DimensionSet, int] = field(default_factory=dict, hash=False)
+    clamped: Mapping[DimensionSet, Decimal] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PricedPart:
+    """
+    What the part [start, end) of a charge's axis costs.
+
+    The axis counts overage in time order, for a charge that rates the whole value usage. `top_up` is what the minimum spend of the last
+    version adds, on the last bill of the period only; it is not in `amount`.
+    """
+
+    charge_id: ChargeId
+    version_id: VersionId
+    start: Fraction
+    end: Fraction
+    amount: Fraction
+    components: tuple[Component, ...]
+    top_up: Fraction
+
+    @property
+    def quantity(self) -> Fraction:
+        """The units that the part prices."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """What a charge of a version has come to in a period so far, over all its parts."""
+
+    quantity: Fraction
+    amount: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class PricedPool:
+    """
+    The price of a pool's period. The parts are in time order.
+
+    A version that was left and came back has two parts for each charge. `unpriced` is the overage of sets that no charge of their version
+    matches.
+    """
+
+    parts: tuple[PricedPart, ...]
+    unpriced: Shares
+
+    @property
+    def amount(self) -> Fraction:
+        """The sum of the parts, without top-ups."""
+        return sum((part.amount for part in self.parts), Fraction(0))
+
+    def owed(self) -> dict[tuple[ChargeId, VersionId], Owed]:
+        """Return what is owed by charge and version, which is how overage is booked; also where it is nothing."""
+        owed: dict[tuple[ChargeId, VersionId], Owed] = {}
+        for part in self.parts:
+            before = owed.get((part.charge_id, part.version_id), Owed(Fraction(0), Fraction(0)))
+            owed[part.charge_id, part.version_id] = Owed(before.quantity + part.quantity, before.amount + part.amount)
+        return owed
+
+
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """The sums of what has been booked for a charge and version in a period, as stored."""
+
+    quantity: Decimal = Decimal(0)
+    amount: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class OverageDelta:
+    """What is to be booked next; negative where usage was taken back or became cheaper. Falsy when there is nothing to book."""
+
+    quantity: Decimal
+    amount: Decimal
+
+    def __bool__(self) -> bool:
+        return bool(self.quantity or self.amount)
+
+
+def overage_delta(owed: Owed, *, booked: Booked) -> OverageDelta:
+    """
+    Return what is owed so far and not yet booked, unrounded.
+
+    Fractions that no decimal holds are stored to 18 places; since it is always the whole that is so cut, never a delta, booking twice books
+    nothing, and booking in steps comes to the same.
+    """
+    quantity, amount = precise(owed.quantity), precise(owed.amount)
+    with exact():
+        return OverageDelta(quantity - booked.quantity, amount - booked.amount)
+
+
+def match(charges: Iterable[ChargeTerms], dimension_set: DimensionSet) -> ChargeTerms | None:
+    """
+    Return the charge of one version that prices a dimension set: the most specific of those that match, None if there is none.
+
+    Raises ValueError when two are equally specific: a version like that is not published.
+    """
+    pairs = set(dimension_set)
+    best = sorted(
+        (charge for charge in charges if pairs.issuperset(charge.dimensions.items())),
+        key=lambda charge: len(charge.dimensions),
+        reverse=True,
+    )[:2]
+    if len(best) == 2 and len(best[0].dimensions) == len(best[1].dimensions):
+        raise ValueError(f"charges {best[0].charge_id} and {best[1].charge_id} match {dimension_set} equally well")
+    return best[0] if best else None
+
+
+def spread(overage: Decimal, usage: Mapping[DimensionSet, Decimal]) -> dict[DimensionSet, Fraction]:
+    """
+    Spread one segment's overage over its dimension sets, in proportion to their usage: exactly, so that the shares sum to it.
+
+    Sets without usage are left out. Raises ValueError unless 0 ≤ overage ≤ usage.
+    """
+    used = sum((Fraction(quantity) for quantity in usage.values()), Fraction(0))
+    if not 0 <= overage <= used:
+        raise ValueError(f"an overage of {overage} is no part of a usage of {used}")
+    return {each: Fraction(quantity) * Fraction(overage) / used for each, quantity in usage.items() if quantity}
+
+
+def price_pool(segments: Sequence[SegmentUsage], charges: Sequence[ChargeTerms]) -> PricedPool:
+    """
+    Price the overage of a pool's period, so far or at its end.
+
+    `segments` are all segments of the period in time order, also those without usage; `charges` those of the pool in every version that the
+    segments name. Each version's overage is the part of every charge's axis that begins after the overage of earlier segments in the sets
+    that the charge would have priced; so neither a change between equal versions nor a cycle of changes alters what is owed. Charges of
+    the models that rate a whole value see usage in the place of overage, and are priced along an axis in the same way.
+
+    What a price asks for 0 units is owed once: in the first version, or by the part that begins the axis.
+
+    Golden: 10,000 included, 6,000 input at 0.0002 and 6,000 output at 0.001 → 1,000 × 0.0002 + 1,000 × 0.001 = 1.20.
+    """
+    runs = _runs(segments)
+    by_version: dict[VersionId, list[ChargeTerms]] = {}
+    for charge in charges:
+        by_version.setdefault(charge.version_id, []).append(charge)
+    axes = _axes(runs, by_version)
+    parts: list[PricedPart] = []
+    spent: dict[tuple[tuple[str, str], ...], Fraction] = {}
+    for number, (version_id, _) in enumerate(runs):
+        for charge in by_version.get(version_id, []):
+            part = _part(charge, axes[charge.version_id, charge.charge_id], number)
+            # A minimum spend looks at what the same dimensions have cost in the whole period, under whichever version.
+            dimensions = tuple(sorted(charge.dimensions.items()))
+            spent[dimensions] = spent.get(dimensions, Fraction(0)) + part.amount
+            is_last = number == len(runs) - 1
+            parts.append(replace(part, top_up=minimum_top_up(charge.price, spent[dimensions])) if is_last else part)
+    return PricedPool(tuple(parts), _unpriced(runs, by_version))
+
+
+@dataclass(frozen=True, slots=True)
+class _Reach:
+    """How much of each kind there is in a stretch of time, or up to an instant."""
+
+    overage: Fraction = Fraction(0)
+    value: Fraction = Fraction(0)
+    clamped: Fraction = Fraction(0)
+    events: int = 0
+
+    def __add__(self, other: "_Reach") -> "_Reach":
+        return _Reach(
+            self.overage + other.overage,
+            self.value + other.value,
+            self.clamped + other.clamped,
+            self.events + other.events,
+        )
+
+
+_Run = tuple[VersionId, dict[DimensionSet, _Reach]]
+"""Successive segments of one version, as one."""
+
+
+def _runs(segments: Iterable[SegmentUsage]) -> list[_Run]:
+    runs: list[_Run] = []
+    for segment in segments:
+        if not runs or runs[-1][0] != segment.version_id:
+            runs.append((segment.version_id, {}))
+        reaches = runs[-1][1]
+        overage = spread(segment.overage, segment.usage)
+        for each in {**segment.usage, **segment.events, **segment.clamped}:
+            reaches[each] = reaches.get(each, _Reach()) + _Reach(
+                overage.get(each, Fraction(0)),
+                Fraction(segment.usage.get(each, 0)),
+                Fraction(segment.clamped.get(each, 0)),
+                segment.events.get(each, 0),
+            )
+    return runs
+
+
+def _axes(
+    runs: Sequence[_Run], by_version: Mapping[VersionId, Sequence[ChargeTerms]]
+) -> dict[tuple[VersionId, ChargeId], list[_Reach]]:
+    """
+    Return how far each charge's axis reaches where each run starts, and at the end.
+
+    A charge's axis counts, in every run, the sets that it would price if its own version were in force.
+    """
+    axes = {}
+    for version_id, charges in by_version.items():
+        lengths = {charge.charge_id: [_Reach()] * len(runs) for charge in charges}
+        for number, (_, reaches) in enumerate(runs):
+            for dimension_set, reach in reaches.items():
+                if charge := match(charges, dimension_set):
+                    lengths[charge.charge_id][number] += reach
+        for charge_id, in_runs in lengths.items():
+            axes[version_id, charge_id] = list(accumulate(in_runs, initial=_Reach()))
+    return axes
+
+
+def _part(charge: ChargeTerms, axis: Sequence[_Reach], number: int) -> PricedPart:
+    start, end, total = axis[number], axis[number + 1], axis[-1]
+    if charge.price.model in RATES_WHOLE_VALUE:
+        lower, upper = start.value, end.value
+        is_used = total != _Reach()
+        rated = _rated_value(charge.price, start, end) if end != start or not (is_used or number) else _NOTHING
+    else:
+        lower, upper = start.overage, end.overage
+        # Where nothing is used, every run is the whole of an empty axis: the first one alone owes what 0 units cost.
+        rated = rate_part(charge.price, lower, upper, total=total.overage) if total.overage or not number else _NOTHING
+    return PricedPart(
+        charge.charge_id, charge.version_id, lower, upper, rated.amount, rated.components, top_up=Fraction(0)
+    )
+
+
+def _rated_value(price: Price, start: _Reach, end: _Reach) -> Rated:
+    """Price what lies between two points of a period's value as the difference of the amounts up to each."""
+    until_end = _rated_until(price, end)
+    if start == _Reach():
+        return until_end
+    before = {(each.kind, each.band): each for each in _rated_until(price, start).components}
+    parts = (_beyond(each, before.get((each.kind, each.band))) for each in until_end.components)
+    components = tuple(part for part in parts if part.quantity or part.total)
+    return Rated(sum((part.total for part in components), Fraction(0)), components, Fraction(0))
+
+
+def _rated_until(price: Price, end: _Reach) -> Rated:
+    return rate(price, end.value, events=end.events, clamped=end.clamped if price.clamps_events else None)
+
+
+def _beyond(component: Component, before: Component | None) -> Component:
+    """Return what a component has beyond an earlier state of itself; a flat amount was billed with that."""
+    if before is None:
+        return component
+    return replace(
+        component,
+        quantity=component.quantity - before.quantity,
+        flat_amount=None if component.flat_amount is None else Decimal(0),
+        total=component.total - before.total,
+    )
+
+
+def _unpriced(
+    runs: Iterable[_Run], by_version: Mapping[VersionId, Sequence[ChargeTerms]]
+) -> dict[DimensionSet, Fraction]:
+    unpriced: dict[DimensionSet, Fraction] = {}
+    for version_id, reaches in runs:
+        for dimension_set, reach in reaches.items():
+            if reach.overage and match(by_version.get(version_id, []), dimension_set) is None:
+                unpriced[dimension_set] = unpriced.get(dimension_set, Fraction(0)) + reach.overage
+    return unpriced

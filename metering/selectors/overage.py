@@ -1,0 +1,145 @@
+"""What balances cost: the totals of their segments, priced by the one rating core. Computed each time, never read from bookings."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from django.db import connection
+from django.db.models import prefetch_related_objects
+
+from metering.core.measuring import DimensionSet, dimension_set
+from metering.core.overage import ChargeTerms, PricedPool, SegmentUsage, price_pool
+from metering.models import MeterBalance
+from metering.selectors.terms import pools_of_version
+from subscriptions.core.money import exact
+from subscriptions.selectors.agreement import version_spans
+from subscriptions.selectors.catalog import terms_of
+
+_ZERO = Decimal(0)
+
+_TOTALS = """
+SELECT balance_id, segment_at, dimension_key, quantity, events, clamped
+FROM metering_segmenttotal WHERE balance_id = ANY(%s) ORDER BY balance_id, segment_at, dimension_key
+"""
+
+_SEGMENT_OVERAGE = """
+SELECT balance_id, segment_at, sum(quantity)
+FROM metering_ledgerentry WHERE balance_id = ANY(%s) AND grant_id IS NULL AND kind IN ('usage', 'walk') GROUP BY 1, 2
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class PricedBalance:
+    """A balance with its price so far. `currency` is the version's."""
+
+    balance: MeterBalance
+    priced: PricedPool
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentTotals:
+    """The totals of one segment of a balance, by dimension set."""
+
+    segment_at: datetime
+    usage: dict[DimensionSet, Decimal]
+    events: dict[DimensionSet, int]
+    clamped: dict[DimensionSet, Decimal]
+
+    @property
+    def used(self) -> Decimal:
+        """The usage of all sets."""
+        with exact():
+            return sum(self.usage.values(), _ZERO)
+
+
+def priced_balances(*, period_ids: Iterable[int]) -> list[PricedBalance]:
+    """Return every balance of these periods with its price, in the order of period and id."""
+    balances = list(
+        MeterBalance.objects.filter(period_id__in=list(period_ids))
+        .select_related("period", "meter", "tenant")
+        .order_by("period_id", "pk")
+    )
+    return price_balances(balances)
+
+
+def price_balances(balances: list[MeterBalance]) -> list[PricedBalance]:
+    """Price these balances (their period must be at hand), with a few queries however many there are."""
+    prefetch_related_objects([balance.period for balance in balances], "changes")
+    totals = read_totals([balance.pk for balance in balances])
+    overage = _overage_by_segment(balances, totals)
+    priced = []
+    for balance in balances:
+        spans = version_spans(balance.period)
+        versions = {span.starts_at: span.version_id for span in spans}
+        segments = [
+            SegmentUsage(
+                version_id=versions[max(at for at in versions if at <= segment.segment_at)],
+                usage=segment.usage,
+                overage=overage[balance.pk, segment.segment_at],
+                events=segment.events,
+                clamped=segment.clamped,
+            )
+            for segment in with_empty_segments(totals.get(balance.pk, []), versions)
+        ]
+        charges = [
+            charge for span in spans for charge in charges_of_pool(span.version_id, balance.meter_id, balance.pool)
+        ]
+        currency = terms_of(balance.period.version_id).currency
+        priced.append(PricedBalance(balance, price_pool(segments, charges), currency))
+    return priced
+
+
+def charges_of_pool(version_id: int, meter_id: int, pool: str) -> tuple[ChargeTerms, ...]:
+    """Return the version's charges that burn from a pool; none where the version has no such pool."""
+    meter_pools = pools_of_version(version_id).get(meter_id)
+    found = meter_pools.by_key.get(pool) if meter_pools else None
+    return found.charges if found else ()
+
+
+def read_totals(balance_ids: list[int]) -> dict[int, list[SegmentTotals]]:
+    """Return the totals of each balance's segments in time order; a balance without usage is missing."""
+    by_balance: dict[int, list[SegmentTotals]] = {}
+    with connection.cursor() as cursor:
+        cursor.execute(_TOTALS, [balance_ids])
+        for balance_id, segment_at, key, quantity, events, clamped in cursor:
+            segments = by_balance.setdefault(balance_id, [])
+            if not segments or segments[-1].segment_at != segment_at:
+                segments.append(SegmentTotals(segment_at, {}, {}, {}))
+            names = dimension_set(key)
+            segments[-1].usage[names] = quantity
+            segments[-1].events[names] = events
+            segments[-1].clamped[names] = clamped
+    return by_balance
+
+
+def with_empty_segments(segments: list[SegmentTotals], versions: Mapping[datetime, int]) -> list[SegmentTotals]:
+    """Add the versions' segments that had no usage, so that each version's part of the axis has a place."""
+    known = {segment.segment_at for segment in segments}
+    empty = [SegmentTotals(starts_at, {}, {}, {}) for starts_at in versions if starts_at not in known]
+    return sorted([*segments, *empty], key=lambda segment: segment.segment_at)
+
+
+class _Overage(dict[tuple[int, datetime], Decimal]):
+    """Overage by balance and segment; nothing where nothing is entered."""
+
+    def __missing__(self, key: tuple[int, datetime]) -> Decimal:
+        return _ZERO
+
+
+def _overage_by_segment(balances: list[MeterBalance], totals: Mapping[int, list[SegmentTotals]]) -> _Overage:
+    """A balance with one segment has all its overage there; only the others must ask the ledger."""
+    overage = _Overage()
+    several = [pk for pk, segments in totals.items() if len(segments) > 1]
+    for balance in balances:
+        segments = totals.get(balance.pk, [])
+        if len(segments) == 1:
+            with exact():
+                overage[balance.pk, segments[0].segment_at] = balance.used - balance.covered
+    if several:
+        with connection.cursor() as cursor:
+            cursor.execute(_SEGMENT_OVERAGE, [several])
+            for balance_id, segment_at, quantity in cursor:
+                overage[balance_id, segment_at] = quantity
+    return overage

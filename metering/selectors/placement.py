@@ -1,0 +1,133 @@
+"""
+Where usage of a moment belongs: the tenant's time, its periods, and the balances of their pools. Read without locks.
+
+What is read here may change before the balances are locked; their `epoch` tells, and the reader reads again (design §3).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.db import connection
+
+from metering.core.segments import VersionSpan, cut, segment_at
+from subscriptions.core.periods import Period
+
+
+@dataclass(slots=True)
+class PlacedBalance:
+    """A balance as it was when it was read."""
+
+    id: int
+    meter_id: int
+    pool: str
+    epoch: int
+
+
+@dataclass(slots=True)
+class PlacedPeriod:
+    """A stored period with its balances and the instants at which its version changed."""
+
+    id: int
+    version_id: int
+    starts_at: datetime
+    ends_at: datetime
+    is_closed: bool
+    changes: list[tuple[datetime, int]]
+    balances: dict[tuple[int, str], PlacedBalance] = field(default_factory=dict)
+
+    def segment_of(self, instant: datetime) -> tuple[datetime, int]:
+        """Return the first instant of the segment of `instant` and the version that prices it."""
+        if not self.changes:
+            return self.starts_at, self.version_id
+        spans = [VersionSpan(self.version_id, self.starts_at)]
+        spans += [VersionSpan(version_id, effective_at) for effective_at, version_id in self.changes]
+        segment = segment_at(cut(Period(self.starts_at, self.ends_at), spans, []), instant)
+        return segment.starts_at, int(segment.version_id)
+
+
+@dataclass(slots=True)
+class Placement:
+    """A tenant, its time, and the periods that touch the asked-for stretch of it."""
+
+    tenant_id: int
+    code: str
+    # The test clock's time; None for a tenant that lives in wall time.
+    clock_now: datetime | None
+    is_advancing: bool
+    periods: list[PlacedPeriod] = field(default_factory=list)
+
+    def now(self, wall: datetime) -> datetime:
+        """Return the tenant's time."""
+        return wall if self.clock_now is None else self.clock_now
+
+    def period_at(self, instant: datetime) -> PlacedPeriod | None:
+        """Return the stored period that covers the instant."""
+        for period in self.periods:
+            if period.starts_at <= instant < period.ends_at:
+                return period
+        return None
+
+
+_PLACEMENTS = """
+SELECT t.code, t.id, c.now, c.status = 'advancing',
+       p.id, p.version_id, p.starts_at, p.ends_at, p.closed_at IS NOT NULL,
+       ARRAY(SELECT x.effective_at FROM subscriptions_tierchange x WHERE x.period_id = p.id ORDER BY x.effective_at),
+       ARRAY(SELECT x.to_version_id FROM subscriptions_tierchange x WHERE x.period_id = p.id ORDER BY x.effective_at),
+       b.id, b.meter_id, b.pool, b.epoch
+FROM subscriptions_tenant t
+LEFT JOIN subscriptions_testclock c ON c.id = t.test_clock_id
+LEFT JOIN subscriptions_billingperiod p ON p.tenant_id = t.id
+     AND p.starts_at <= GREATEST(%(latest)s, COALESCE(c.now, %(wall)s))
+     AND p.ends_at > LEAST(%(earliest)s, COALESCE(c.now, %(wall)s))
+LEFT JOIN metering_meterbalance b ON b.period_id = p.id
+WHERE t.code = ANY(%(codes)s)
+ORDER BY t.id, p.starts_at
+"""
+
+_UNOPENED = """
+SELECT s.id FROM subscriptions_subscription s
+WHERE s.tenant_id = %s AND s.starts_at <= %s AND (s.ends_at IS NULL OR s.ends_at > %s)
+  AND NOT EXISTS (SELECT 1 FROM subscriptions_billingperiod p WHERE p.subscription_id = s.id AND p.ends_at > %s)
+"""
+
+
+def read_placements(
+    codes: Iterable[str], *, earliest: datetime, latest: datetime, wall: datetime
+) -> dict[str, Placement]:
+    """
+    Return the tenants of these codes with every period that touches [earliest, latest] or the tenant's now, in one query.
+
+    A code that is no tenant's is missing from the answer.
+    """
+    placements: dict[str, Placement] = {}
+    parameters: dict[str, Any] = {"codes": sorted(set(codes)), "earliest": earliest, "latest": latest, "wall": wall}
+    with connection.cursor() as cursor:
+        cursor.execute(_PLACEMENTS, parameters)
+        for row in cursor:
+            code, tenant_id, clock_now, advancing = row[:4]
+            placement = placements.get(code)
+            if placement is None:
+                placement = placements[code] = Placement(tenant_id, code, clock_now, bool(advancing))
+            if row[4] is not None:
+                _add_period(placement, row[4:])
+    return placements
+
+
+def unopened_subscription(*, tenant_id: int, at: datetime) -> int | None:
+    """Return the subscription that runs at the instant though its period is not opened yet; None where none does."""
+    with connection.cursor() as cursor:
+        cursor.execute(_UNOPENED, [tenant_id, at, at, at])
+        row = cursor.fetchone()
+    return row[0] if row else None
+
+
+def _add_period(placement: Placement, row: tuple) -> None:
+    period_id, version_id, starts_at, ends_at, is_closed, instants, versions, balance_id, meter_id, pool, epoch = row
+    if not placement.periods or placement.periods[-1].id != period_id:
+        changes = list(zip(instants, versions, strict=True))
+        placement.periods.append(PlacedPeriod(period_id, version_id, starts_at, ends_at, is_closed, changes))
+    if balance_id is not None:
+        period = placement.periods[-1]
+        period.balances[meter_id, pool] = PlacedBalance(balance_id, meter_id, pool, epoch)

@@ -1,0 +1,21 @@
+"""A published version's terms as metering reads them: the pools of each meter. Immutable, so cached per process."""
+
+from functools import lru_cache
+
+from metering.core.overage import ChargeTerms
+from metering.core.pools import MeterPools, Offer, pools_of
+from subscriptions.selectors.catalog import terms_of
+
+
+@lru_cache(maxsize=4096)
+def pools_of_version(version_id: int) -> dict[int, MeterPools]:
+    """Return the pools of every meter that the version charges, by meter id. Do not change the answer: it is shared."""
+    offers: dict[int, list[Offer]] = {}
+    for charge in terms_of(version_id).charges:
+        terms = ChargeTerms(
+            charge_id=charge.id, version_id=version_id, dimensions=dict(charge.dimensions), price=charge.price
+        )
+        offers.setdefault(charge.meter_id, []).append(
+            Offer(terms, charge.included, charge.at_limit, charge.overage_quantity_max)
+        )
+    return {meter_id: pools_of(meter_offers) for meter_id, meter_offers in offers.items()}

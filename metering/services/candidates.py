@@ -1,0 +1,289 @@
+"""
+Decides what each event of a group of requests is, before anything is written: what it would count, or why it cannot.
+
+Reads without locks; `ingest` checks under the locks that nothing has moved meanwhile, and asks again if it has.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+from metering.core.identity import digest, fingerprint
+from metering.core.measuring import Measured, Missing, NotMatched, Refused, dimension_key, measure
+from metering.selectors.meters import CountingMeter, counting_meters
+from metering.selectors.placement import (
+    PlacedBalance,
+    PlacedPeriod,
+    Placement,
+    read_placements,
+    unopened_subscription,
+)
+from metering.selectors.terms import pools_of_version
+from metering.services.opening import open_due_periods
+from metering.services.requests import CONFLICT, DUPLICATE, REJECTED, NewEvent, Outcome, Record, Rejected
+from subscriptions.core.pricing import clamp_event
+
+# How far ahead of the tenant's time an event may lie, and how far back where no meter says otherwise.
+AHEAD = timedelta(minutes=10)
+WINDOW_DAYS = 35
+
+_ZERO = Decimal(0)
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class Count:
+    """What one event counts for one balance."""
+
+    balance: PlacedBalance
+    segment_at: datetime
+    dimension_key: str
+    quantity: Decimal
+    # The event's clamped price, where its charge clamps per event; else 0.
+    clamped: Decimal
+
+
+@dataclass(slots=True)
+class Candidate:
+    """An event on its way through a group."""
+
+    request: int
+    event: NewEvent
+    received_at: datetime
+    digest: bytes
+    fingerprint: bytes
+    # The first event of the group with the same identity; None for that one itself.
+    first: "Candidate | None" = None
+    outcome: Outcome | None = None
+    uuid: UUID | None = None
+    # The tenant's time, and when the event counts; known once its tenant is.
+    now: datetime = LONG_AGO
+    occurred_at: datetime = LONG_AGO
+    counts: list[Count] = field(default_factory=list)
+    unmatched_code: str = ""
+    unmatched_detail: str = ""
+
+    @property
+    def identity(self) -> tuple[str, bytes]:
+        """What makes it the same event as another."""
+        return self.event.subject, self.digest
+
+    @property
+    def decided(self) -> Outcome:
+        """What became of it; only asked when everything is decided."""
+        assert self.outcome is not None
+        return self.outcome
+
+    def reject(self, code: str, detail: str, *fields: str) -> None:
+        """Refuse it; it takes no key."""
+        self.outcome = Outcome(REJECTED, code=code, detail=detail, fields=fields)
+
+    def leave_unmatched(self, code: str, detail: str) -> None:
+        """Let it be stored without being counted, until a replay."""
+        self.unmatched_code, self.unmatched_detail = code, detail
+
+
+class Group:
+    """The events of several requests, deduplicated in memory."""
+
+    def __init__(self, requests: Sequence[Record]) -> None:
+        self._slots: list[list[Candidate | Outcome]] = []
+        self.candidates: list[Candidate] = []
+        for index, request in enumerate(requests):
+            slots: list[Candidate | Outcome] = []
+            for event in request.events:
+                if isinstance(event, Rejected):
+                    slots.append(Outcome(REJECTED, event.code, event.detail, fields=(event.path,)))
+                else:
+                    candidate = Candidate(
+                        index,
+                        event,
+                        request.now,
+                        digest(event.source, event.id),
+                        fingerprint(event.type, event.data, event.time),
+                    )
+                    slots.append(candidate)
+                    self.candidates.append(candidate)
+            self._slots.append(slots)
+
+    def undecided(self) -> Iterator[Candidate]:
+        """Yield the events of which nothing is settled yet."""
+        return (candidate for candidate in self.candidates if candidate.outcome is None)
+
+    def storable(self) -> list[Candidate]:
+        """
+        Return the first event of each identity that is neither rejected nor known.
+
+        A rejected event does not take its key, so the next one of its identity gets its chance.
+        """
+        firsts: dict[tuple[str, bytes], Candidate] = {}
+        for candidate in self.undecided():
+            candidate.first = None
+            first = firsts.setdefault(candidate.identity, candidate)
+            if first is not candidate:
+                candidate.first = first
+        return list(firsts.values())
+
+    def forget_placements(self) -> None:
+        """Prepare for another resolution: what was decided against a placement that has changed is open again."""
+        for candidate in self.candidates:
+            candidate.counts = []
+            candidate.unmatched_code = candidate.unmatched_detail = ""
+
+    def candidates_of(self, request: int) -> Iterator[Candidate]:
+        """Yield the events of one request that had the right form."""
+        return (slot for slot in self._slots[request] if isinstance(slot, Candidate))
+
+    def answer_followers(self) -> None:
+        """Answer the events that repeat another one of the group, now that it is decided what became of that one."""
+        for candidate in self.undecided():
+            first = candidate.first
+            if first is None or first.outcome is None:
+                raise RuntimeError(f"event {candidate.event.id!r} was left without an outcome")
+            status = DUPLICATE if candidate.fingerprint == first.fingerprint else CONFLICT
+            candidate.outcome = Outcome(status, event_id=first.outcome.event_id)
+
+    def outcomes(self, request: int) -> list[Outcome]:
+        """Return what became of each event of one request, in the order in which they were sent."""
+        return [slot if isinstance(slot, Outcome) else slot.decided for slot in self._slots[request]]
+
+
+def classify(group: Group, *, checks_window: bool = True) -> None:
+    """
+    Decide for every undecided event of the group what it would count. A replay does not ask for the window again.
+
+    Afterwards each has counts, a reason why it is unmatched, or an outcome. What is rejected here may still be a repeat of a
+    stored event: identity goes before the window, so the caller's key look-up has already answered those.
+    """
+    undecided = list(group.undecided())
+    if not undecided:
+        return
+    meters = counting_meters(candidate.event.type for candidate in undecided)
+    measured = {id(candidate): _measured(candidate, meters.get(candidate.event.type, [])) for candidate in undecided}
+    undecided = [candidate for candidate in undecided if candidate.outcome is None]
+    placements = _placements(undecided)
+    for candidate in undecided:
+        placement = placements.get(candidate.event.subject)
+        _date(candidate, placement)
+        if candidate.outcome is None and (not checks_window or _is_in_window(candidate, measured[id(candidate)])):
+            _place(candidate, placement, measured[id(candidate)])
+
+
+_Measured = list[tuple[CountingMeter, Measured]]
+
+
+def _measured(candidate: Candidate, meters: Sequence[CountingMeter]) -> _Measured:
+    """Measure an event for every meter of its type; says why it is unmatched, or rejects it."""
+    found: _Measured = []
+    missing: Missing | None = None
+    for meter in meters:
+        result = measure(meter.definition, candidate.event.data)
+        if isinstance(result, Measured):
+            found.append((meter, result))
+        elif isinstance(result, Refused):
+            detail = f"data.{result.detail} (meter {meter.definition.code})."
+            candidate.reject("invalid_quantity", detail, f"data.{result.path}")
+        elif isinstance(result, Missing):
+            missing = result
+        else:
+            assert isinstance(result, NotMatched)
+    if not found:
+        if missing is not None:
+            candidate.leave_unmatched("property_missing", f"data.{missing.path}, which the meter counts, is missing.")
+        elif meters:
+            candidate.leave_unmatched("filtered", "No meter's filters let this event through.")
+        else:
+            candidate.leave_unmatched("no_meter", f"No meter counts events of type {candidate.event.type!r}.")
+    return found
+
+
+def _placements(candidates: Sequence[Candidate]) -> dict[str, Placement]:
+    """Read the tenants' periods and balances; open the periods that the events need and nobody has opened yet."""
+    if not candidates:
+        return {}
+    wall = max(candidate.received_at for candidate in candidates)
+    times = [candidate.event.time or candidate.received_at for candidate in candidates]
+    codes = {candidate.event.subject for candidate in candidates}
+    placements = read_placements(codes, earliest=min(times), latest=max(times), wall=wall)
+    if _open_missing(candidates, placements):
+        placements = read_placements(codes, earliest=min(times), latest=max(times), wall=wall)
+    return placements
+
+
+def _open_missing(candidates: Iterable[Candidate], placements: dict[str, Placement]) -> bool:
+    """Open the periods that have begun and are not stored yet; whether there were any."""
+    missing: dict[str, datetime] = {}
+    for candidate in candidates:
+        placement = placements.get(candidate.event.subject)
+        if placement is None or placement.is_advancing:
+            continue
+        now = placement.now(candidate.received_at)
+        instant = candidate.event.time or now
+        if instant <= now + AHEAD and placement.period_at(instant) is None:
+            missing[placement.code] = max(instant, missing.get(placement.code, instant))
+    opened = False
+    for code, instant in missing.items():
+        subscription_id = unopened_subscription(tenant_id=placements[code].tenant_id, at=instant)
+        if subscription_id is not None:
+            opened |= bool(open_due_periods(subscription_id=subscription_id, now=instant))
+    return opened
+
+
+def _date(candidate: Candidate, placement: Placement | None) -> None:
+    """Set the tenant's time and the moment at which the event counts."""
+    candidate.now = candidate.received_at if placement is None else placement.now(candidate.received_at)
+    candidate.occurred_at = candidate.event.time or candidate.now
+    if placement is not None and placement.is_advancing:
+        candidate.reject(
+            "clock_advancing", "The tenant's test clock is advancing; send the event again when it is done."
+        )
+
+
+def _place(candidate: Candidate, placement: Placement | None, measured: _Measured) -> None:
+    """Find the balances that the event counts for, or the reason why there are none."""
+    if placement is None:
+        candidate.leave_unmatched("unknown_tenant", f"No tenant has the id {candidate.event.subject!r}.")
+        return
+    if not measured:
+        return
+    period = placement.period_at(candidate.occurred_at)
+    if period is None:
+        candidate.leave_unmatched("no_period", "The tenant has no billing period at the time of the event.")
+        return
+    _count(candidate, period, measured)
+
+
+def _is_in_window(candidate: Candidate, measured: _Measured) -> bool:
+    days = min((meter.window_days for meter, _ in measured), default=WINDOW_DAYS)
+    if candidate.occurred_at > candidate.now + AHEAD:
+        candidate.reject("in_future", "time lies more than 10 minutes ahead of the tenant's time.", "time")
+        return False
+    if candidate.occurred_at < candidate.now - timedelta(days=days):
+        candidate.reject("too_old", f"time lies more than {days} days back.", "time")
+        return False
+    return True
+
+
+def _count(candidate: Candidate, period: PlacedPeriod, measured: _Measured) -> None:
+    segment_at, version_id = period.segment_of(candidate.occurred_at)
+    pools_of_meter = pools_of_version(version_id)
+    for meter, measurement in measured:
+        pools = pools_of_meter.get(meter.id)
+        balance = pools and period.balances.get((meter.id, pools.key_for(measurement.dimensions)))
+        if not pools or not balance:
+            continue
+        if period.is_closed and meter.rejects_late:
+            candidate.reject(
+                "period_closed", "The period of the event is closed, and its meter takes no late usage.", "time"
+            )
+            candidate.counts = []
+            return
+        charge = pools.charge_for(measurement.dimensions)
+        clamps = charge is not None and charge.price.clamps_events
+        clamped = clamp_event(charge.price, measurement.quantity) if charge is not None and clamps else _ZERO
+        key = dimension_key(measurement.dimensions)
+        candidate.counts.append(Count(balance, segment_at, key, measurement.quantity, clamped))
+    if not candidate.counts:
+        candidate.leave_unmatched("not_in_tier", "The tenant's tier has no charge for the event's meter.")

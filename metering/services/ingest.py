@@ -1,0 +1,130 @@
+"""
+Records usage events: keys, events, ledger and balances in one transaction, each event counted once.
+
+An accepted event is a counted event. There is no state in between, and no second store to reconcile. Redis only chooses the
+path: a key that it knows is confirmed by one read of `EventKey`, and what PostgreSQL does not have goes the normal way.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from django.db import transaction
+
+from billing_site.database import uuid7
+from metering.selectors.balances import BalanceView, balance_views
+from metering.services import event_rows
+from metering.services.candidates import Candidate, Group, classify
+from metering.services.posting import LockedBalance, Movement, lock_balances, post
+from metering.services.requests import ACCEPTED, UNMATCHED, IngestReport, Outcome, Record
+from subscriptions.core.money import exact
+
+# How often a group is resolved again because a close, a change or a grant came between reading and locking.
+RESOLUTIONS_MAX = 8
+
+
+class StaleBalances(Exception):
+    """A balance has changed in kind since it was read: what was resolved against it must be resolved again."""
+
+
+def record_events(
+    requests: Sequence[Record], *, posting_id: UUID | None = None, lock_timeout_ms: int | None = None
+) -> list[IngestReport]:
+    """
+    Store the new events of several requests, each with its own `now`, and post them to the ledger, in one transaction.
+
+    Idempotent on (subject, source, id): a repeat is reported as a duplicate, the same identity with other content as a conflict
+    that names the fields. An accepted event is a counted event. Raises nothing for a bad event (the report names it), and a
+    database error when nothing was stored.
+
+    `posting_id` is chosen by a caller that may have to ask again after an ambiguous COMMIT: keys that carry it are its own
+    writes, and are reported as accepted. With `lock_timeout_ms` the transaction gives up sooner than the connection's setting says.
+    """
+    posting_id = posting_id or uuid7()
+    group = Group(requests)
+    event_rows.answer_known(group)
+    for _ in range(RESOLUTIONS_MAX):
+        classify(group)
+        event_rows.answer_rejected_repeats(group)
+        try:
+            views = _store(group, posting_id, lock_timeout_ms)
+            break
+        except StaleBalances:
+            group.forget_placements()
+    else:
+        raise RuntimeError(f"the balances of a group changed {RESOLUTIONS_MAX} times while it was being resolved")
+    group.answer_followers()
+    event_rows.explain_conflicts(group)
+    event_rows.remember(group)
+    return [_report(group, index, views) for index in range(len(requests))]
+
+
+def _store(group: Group, posting_id: UUID, lock_timeout_ms: int | None) -> dict[int, BalanceView]:
+    """Write what is to be stored, and return the touched balances as they then stand."""
+    candidates = group.storable()
+    if not candidates:
+        return {}
+    with transaction.atomic():
+        if lock_timeout_ms is not None:
+            event_rows.limit_lock_waits(lock_timeout_ms)
+        fresh = event_rows.insert_keys(candidates, posting_id)
+        counted = [candidate for candidate in fresh if candidate.counts]
+        views: dict[int, BalanceView] = {}
+        event_rows.insert_events(fresh, posting_id)
+        if counted:
+            locked = lock_counted(counted)
+            event_rows.insert_posting(posting_id, "record")
+            times = {count.balance.id: candidate.now for candidate in counted for count in candidate.counts}
+            post(fold(counted), posting_id=posting_id, locked=locked, now_of=times)
+            views = balance_views([balance.row for balance in locked.values()], now_of=times)
+    for candidate in fresh:
+        _settle(candidate)
+    return views
+
+
+def lock_counted(counted: Sequence[Candidate]) -> dict[int, LockedBalance]:
+    """
+    Lock the balances that the events count for.
+
+    Raises StaleBalances when a close, a change or a grant has come between reading and locking.
+    """
+    epochs = {count.balance.id: count.balance.epoch for candidate in counted for count in candidate.counts}
+    locked = lock_balances(epochs)
+    if any(locked[balance_id].row.epoch != epoch for balance_id, epoch in epochs.items()):
+        raise StaleBalances
+    return locked
+
+
+def fold(candidates: Sequence[Candidate]) -> list[Movement]:
+    """Fold the counts of events into one movement per balance, segment and dimension set, oldest segment first."""
+    movements: dict[tuple[int, datetime, str], Movement] = {}
+    with exact():
+        for candidate in candidates:
+            for count in candidate.counts:
+                key = (count.balance.id, count.segment_at, count.dimension_key)
+                movement = movements.get(key)
+                if movement is None:
+                    movement = movements[key] = Movement(*key)
+                movement.quantity += count.quantity
+                movement.events += 1
+                movement.clamped += count.clamped
+    return sorted(movements.values(), key=lambda one: (one.balance_id, one.segment_at, one.dimension_key))
+
+
+def _settle(candidate: Candidate) -> None:
+    """Say of a stored event what it is; its repeats within the group follow it."""
+    status = ACCEPTED if candidate.counts else UNMATCHED
+    candidate.outcome = Outcome(
+        status, code=candidate.unmatched_code, detail=candidate.unmatched_detail, event_id=candidate.uuid
+    )
+
+
+def _report(group: Group, index: int, views: dict[int, BalanceView]) -> IngestReport:
+    outcomes = group.outcomes(index)
+    touched = {
+        count.balance.id: None
+        for candidate in group.candidates_of(index)
+        if candidate.outcome is not None and candidate.outcome.status == ACCEPTED
+        for count in candidate.counts
+    }
+    return IngestReport(outcomes, [views[balance_id] for balance_id in touched if balance_id in views])

@@ -1,0 +1,154 @@
+"""Takes a counted event back: a negative count in the same segment. The event itself stays as it is."""
+
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from django.db import connection, transaction
+
+from billing_site.database import uuid7
+from billing_site.http.problems import DomainError
+from metering.core.measuring import dimension_set
+from metering.models import EventCount, MeterBalance, UsageEvent
+from metering.selectors.events import find_event
+from metering.selectors.placement import PlacedPeriod
+from metering.selectors.terms import pools_of_version
+from metering.services.arrays import columns, plain_array, text_array
+from metering.services.event_rows import insert_posting
+from metering.services.posting import LockedBalance, Movement, lock_balances, post
+from subscriptions.core.pricing import clamp_event
+from subscriptions.models import Tenant
+from subscriptions.selectors.agreement import version_spans
+from subscriptions.selectors.clock import now_for
+from subscriptions.services import audit
+
+_INSERT_COUNTS = """
+INSERT INTO metering_eventcount (event_id, kind, balance_id, dimension_key, quantity, clamped, posting_id, reason)
+SELECT * FROM unnest(%s::uuid[], %s::text[], %s::bigint[], %s::text[], %s::numeric[], %s::numeric[], %s::uuid[], %s::text[])
+ON CONFLICT (event_id, kind, balance_id) DO NOTHING RETURNING event_id
+"""
+
+CountRow = tuple[UUID, str, int, str, Decimal, Decimal, UUID, str]
+
+
+class EventNotFound(DomainError):
+    """There is no event with this id."""
+
+    status = 404
+    code = "not_found"
+    title = "Not found"
+
+
+class EventNotCounted(DomainError):
+    """The event was never counted, so there is nothing to take back."""
+
+    status = 409
+    code = "event_not_counted"
+    title = "Event not counted"
+
+
+class EventReversed(DomainError):
+    """The event was reversed before; that happens once."""
+
+    status = 409
+    code = "event_reversed"
+    title = "Event already reversed"
+
+
+class ClockAdvancing(DomainError):
+    """The tenant's test clock is advancing."""
+
+    status = 409
+    code = "clock_advancing"
+    title = "Test clock advancing"
+
+
+def reverse_event(*, event_id: UUID, reason: str, actor: str) -> UsageEvent:
+    """
+    Take an event's quantities back, once, and return the event.
+
+    In an open period the position is that of the same events without this one. In a closed period overage is lowered first, and the
+    rest becomes available to nobody; the difference is billed, or credited, on a later invoice.
+
+    Raises EventNotFound, EventNotCounted, EventReversed or ClockAdvancing.
+    """
+    event = find_event(event_id)
+    if event is None:
+        raise EventNotFound(f"There is no event {event_id}.")
+    tenant = Tenant.objects.select_related("test_clock").filter(code=event.subject).first()
+    if tenant is not None and tenant.test_clock is not None and tenant.test_clock.status == "advancing":
+        raise ClockAdvancing(
+            "The tenant's test clock is advancing; try again when it is done.", headers={"Retry-After": "1"}
+        )
+    posting_id = uuid7()
+    with transaction.atomic():
+        counted = _counted(event)
+        if tenant is None or not counted:
+            raise EventNotCounted("The event was never counted: it is unmatched.")
+        locked = lock_balances(balance_id for balance_id, _, _ in counted)
+        movements = [_movement(event, locked[balance_id], key, quantity) for balance_id, key, quantity in counted]
+        rows = [_row(event, movement, posting_id, reason) for movement in movements]
+        if not insert_counts(rows):
+            raise EventReversed("The event was reversed before.")
+        insert_posting(posting_id, "reverse")
+        now = now_for(tenant)
+        post(movements, posting_id=posting_id, locked=locked, now_of=dict.fromkeys(locked, now))
+        audit.record(actor=actor, action="reverse", instance=event, reason=reason)
+    return event
+
+
+def insert_counts(rows: list[CountRow]) -> set[UUID]:
+    """Write event counts, and return the events that had none of their kind before: a second writer of the same gets nothing."""
+    ids, kinds, balances, keys, quantities, clamped, postings, reasons = columns(rows, 8)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _INSERT_COUNTS,
+            [
+                plain_array(ids),
+                text_array(kinds),
+                plain_array(balances),
+                text_array(keys),
+                plain_array(quantities),
+                plain_array(clamped),
+                plain_array(postings),
+                text_array(reasons),
+            ],
+        )
+        return {row[0] for row in cursor}
+
+
+def _counted(event: UsageEvent) -> list[tuple[int, str, Decimal]]:
+    """Return what the event was counted as: by the posting that recorded it, or by a replay."""
+    counts = [(balance_id, key, Decimal(quantity)) for balance_id, key, quantity in event.counts]
+    replays = EventCount.objects.filter(event_id=event.pk, kind=EventCount.Kind.REPLAY)
+    return counts + [(one.balance_id, one.dimension_key, one.quantity) for one in replays]
+
+
+def _movement(event: UsageEvent, locked: LockedBalance, key: str, quantity: Decimal) -> Movement:
+    segment_at, version_id = segment_of(locked.row, event.occurred_at)
+    charge = pools_of_version(version_id)[locked.row.meter_id].charge_for(dimension_set(key))
+    clamps = charge is not None and charge.price.clamps_events
+    clamped = clamp_event(charge.price, quantity) if charge is not None and clamps else Decimal(0)
+    return Movement(locked.row.pk, segment_at, key, -quantity, -1, -clamped)
+
+
+def segment_of(balance: MeterBalance, instant: datetime) -> tuple[datetime, int]:
+    """Return the first instant and the version of a balance's segment; instants beyond a cut end belong to the last one."""
+    spans = version_spans(balance.period)
+    changes = [(span.starts_at, span.version_id) for span in spans[1:]]
+    period = balance.period
+    placed = PlacedPeriod(period.pk, spans[0].version_id, period.starts_at, period.ends_at, False, changes)
+    return placed.segment_of(min(instant, spans[-1].starts_at) if instant >= period.ends_at else instant)
+
+
+def _row(event: UsageEvent, movement: Movement, posting_id: UUID, reason: str) -> CountRow:
+    return (
+        event.pk,
+        EventCount.Kind.REVERSAL.value,
+        movement.balance_id,
+        movement.dimension_key,
+        movement.quantity,
+        movement.clamped,
+        posting_id,
+        reason,
+    )

@@ -1,1 +1,0 @@
-"""Rows, constraints and conversions to core values."""

@@ -1,0 +1,26 @@
+"""Rows of the agreement: tenants and keys, the catalogue, subscriptions and their periods, and the records kept for everybody."""
+
+from subscriptions.models.agreement import BillingPeriod, FeeItem, Subscription, TierChange
+from subscriptions.models.catalog import Charge, Feature, Meter, PriceBand, Publication, Tier, TierVersion
+from subscriptions.models.records import AuditEntry, IdempotencyKey, OutboxMessage
+from subscriptions.models.tenants import ApiKey, Tenant, TestClock
+
+__all__ = [
+    "ApiKey",
+    "AuditEntry",
+    "BillingPeriod",
+    "Charge",
+    "Feature",
+    "FeeItem",
+    "IdempotencyKey",
+    "Meter",
+    "OutboxMessage",
+    "PriceBand",
+    "Publication",
+    "Subscription",
+    "Tenant",
+    "TestClock",
+    "Tier",
+    "TierChange",
+    "TierVersion",
+]

@@ -1,0 +1,257 @@
+"""The catalogue as others read it: rows by their codes, a version as a document, a version as terms to calculate with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+from django.db.models import IntegerField, OuterRef, QuerySet, Subquery
+
+from billing_site.http.problems import DomainError
+from subscriptions.core.money import minor_units, plain
+from subscriptions.core.periods import Alignment, Cadence, Interval
+from subscriptions.core.price_documents import parse_price, price_document
+from subscriptions.core.pricing import Price, PriceModel
+from subscriptions.models import Charge, Meter, Publication, Tier, TierVersion
+
+# The members of `version_document` that are ours to say; the others are the document that `save_draft` takes.
+ANSWERED_MEMBERS = ("number", "status", "revision", "published_at", "effective_at")
+
+
+class CatalogItemNotFound(DomainError):
+    """No meter, tier or version stands at this address."""
+
+    status = 404
+    code = "not_found"
+    title = "There is no such item in the catalogue"
+
+
+@dataclass(frozen=True, slots=True)
+class UsageCharge:
+    """How a version charges the usage of one meter, or the part of it that matches `dimensions` (sorted by name)."""
+
+    id: int
+    position: int
+    meter_id: int
+    meter_code: str
+    dimensions: tuple[tuple[str, str], ...]
+    # Quantity per period. None: shares the pool of the meter's default charge.
+    included: Decimal | None
+    at_limit: str
+    overage_quantity_max: Decimal | None
+    price: Price
+
+
+@dataclass(frozen=True, slots=True)
+class VersionTerms:
+    """A published version as values to calculate with."""
+
+    id: int
+    tier_code: str
+    tier_name: str
+    number: int
+    currency: str
+    cadence: Cadence
+    fee: Decimal
+    fee_timing: str
+    fee_every: int
+    grace_hours: int
+    charges: tuple[UsageCharge, ...]
+    change_terms: Mapping[str, str]
+
+
+def get_meter(code: str) -> Meter:
+    """Return the meter. Raises CatalogItemNotFound (404)."""
+    meter = Meter.objects.filter(code=code).first()
+    if meter is None:
+        raise CatalogItemNotFound(f"There is no meter {code}.")
+    return meter
+
+
+def get_tier(code: str) -> Tier:
+    """Return the tier. Raises CatalogItemNotFound (404)."""
+    tier = Tier.objects.filter(code=code).first()
+    if tier is None:
+        raise CatalogItemNotFound(f"There is no tier {code}.")
+    return tier
+
+
+def get_version(tier: Tier, number: int) -> TierVersion:
+    """Return the tier's version of that number, with its parts loaded. Raises CatalogItemNotFound (404)."""
+    version = with_parts(tier.versions.filter(number=number)).first()
+    if version is None:
+        raise CatalogItemNotFound(f"The tier {tier.code} has no version {number}.")
+    return version
+
+
+def with_parts(versions: QuerySet[TierVersion]) -> QuerySet[TierVersion]:
+    """Load all that `version_document` reads, in a fixed number of queries."""
+    return versions.select_related("tier").prefetch_related(
+        "charges__bands", "charges__meter", "features", "publications"
+    )
+
+
+def live_version(tier: Tier, *, at: datetime) -> TierVersion | None:
+    """Return the version that who subscribes at the instant gets: the latest to take effect by then, by number where two tie."""
+    newest = _live(at).filter(version__tier=tier).select_related("version__tier").first()
+    return newest.version if newest else None
+
+
+def tiers_with_live_number(*, at: datetime) -> QuerySet[Tier]:
+    """Return all tiers, each with `live_number`: the number of its `live_version`, or None."""
+    newest = _live(at).filter(version__tier=OuterRef("pk")).values("version__number")[:1]
+    return Tier.objects.annotate(live_number=Subquery(newest, output_field=IntegerField()))
+
+
+def _live(at: datetime) -> QuerySet[Publication]:
+    taken_effect = Publication.objects.filter(cohort=Publication.Cohort.NEW, effective_at__lte=at)
+    return taken_effect.order_by("-effective_at", "-version__number")
+
+
+def price_of(charge: Charge) -> Price:
+    """Return a charge's price as the core reads it, from its terms and bands."""
+    document: dict[str, Any] = {"model": charge.price_model, **charge.price_terms}
+    rate = "rate" if charge.price_model == PriceModel.GRADUATED_PERCENTAGE else "unit_amount"
+    bands = [
+        {"up_to": band.up_to, rate: band.unit_amount, "flat_amount": band.flat_amount} for band in charge.bands.all()
+    ]
+    return parse_price(document | {"bands": bands} if bands else document)
+
+
+def terms_of(version_id: int) -> VersionTerms:
+    """
+    Return a version as values to calculate with.
+
+    A published version never changes, so that each process reads it once; a draft is read anew each time.
+    Raises CatalogItemNotFound (404).
+    """
+    try:
+        return _published_terms(version_id)
+    except _NotFinal as draft:
+        return _terms(draft.version)
+
+
+class _NotFinal(Exception):
+    """Carries a draft past the cache: what raises is not remembered."""
+
+    def __init__(self, version: TierVersion) -> None:
+        super().__init__(str(version))
+        self.version = version
+
+
+@lru_cache(maxsize=4096)
+def _published_terms(version_id: int) -> VersionTerms:
+    version = with_parts(TierVersion.objects.filter(pk=version_id)).first()
+    if version is None:
+        raise CatalogItemNotFound("There is no such version.")
+    if not version.is_published:
+        raise _NotFinal(version)
+    return _terms(version)
+
+
+def _terms(version: TierVersion) -> VersionTerms:
+    return VersionTerms(
+        id=version.pk,
+        tier_code=version.tier.code,
+        tier_name=version.tier.name,
+        number=version.number,
+        currency=version.currency,
+        cadence=Cadence(Interval(version.interval), version.interval_count, Alignment(version.alignment)),
+        fee=version.fee,
+        fee_timing=version.fee_timing,
+        fee_every=version.fee_every,
+        grace_hours=version.grace_hours,
+        charges=tuple(_usage_charge(charge) for charge in version.charges.all() if charge.kind == "usage"),
+        change_terms=version.change_terms,
+    )
+
+
+def _usage_charge(charge: Charge) -> UsageCharge:
+    assert charge.meter is not None  # a constraint: usage has its meter
+    return UsageCharge(
+        id=charge.pk,
+        position=charge.position,
+        meter_id=charge.meter.pk,
+        meter_code=charge.meter.code,
+        dimensions=tuple(sorted(charge.dimensions.items())),
+        included=charge.included,
+        at_limit=charge.at_limit,
+        overage_quantity_max=charge.overage_quantity_max,
+        price=price_of(charge),
+    )
+
+
+def version_document(version: TierVersion) -> dict[str, Any]:
+    """
+    Return a version as the document that `catalog.save_draft` takes, and what only we can say: see ANSWERED_MEMBERS.
+
+    Saving the document of a version into a draft gives a version with the same document. Load many with `with_parts`.
+    """
+    publication = next(iter(version.publications.all()), None)
+    return {
+        "currency": version.currency,
+        "interval": version.interval,
+        "interval_count": version.interval_count,
+        "alignment": version.alignment,
+        "fee": money_text(version.fee, version.currency),
+        "fee_timing": version.fee_timing,
+        "fee_every": version.fee_every,
+        "grace_hours": version.grace_hours,
+        "trial_days": version.trial_days,
+        "trial_end": version.trial_end,
+        "trial_overage": version.trial_overage,
+        "change": version.change_terms,
+        "charges": [_charge_document(charge, version.currency) for charge in version.charges.all()],
+        "features": features_of(version),
+        "number": version.number,
+        "status": "published" if version.is_published else "draft",
+        "revision": version.revision,
+        "published_at": version.published_at,
+        "effective_at": publication.effective_at if publication else None,
+    }
+
+
+def features_of(version: TierVersion) -> dict[str, Any]:
+    """Return what the version entitles to: {"sso": True, "max_projects": 10}."""
+    return {feature.code: feature.value for feature in version.features.all()}
+
+
+def _charge_document(charge: Charge, currency: str) -> dict[str, Any]:
+    price = price_of(charge)
+    if charge.kind == "licensed":
+        assert price.unit_amount is not None  # a licence is priced per unit
+        unit_amount = money_text(price.unit_amount, currency)
+        return {"kind": "licensed", "code": charge.code, "unit_amount": unit_amount, "included": _text(charge.included)}
+    assert charge.meter is not None  # a constraint: usage has its meter
+    return {
+        "kind": "usage",
+        "meter": charge.meter.code,
+        "included": _text(charge.included),
+        "trial_included": _text(charge.trial_included),
+        "rollover_max": _text(charge.rollover_max),
+        "rollover_periods": charge.rollover_periods,
+        "dimensions": charge.dimensions,
+        "at_limit": charge.at_limit,
+        "overage_quantity_max": _text(charge.overage_quantity_max),
+        "limits": charge.limits,
+        "thresholds": charge.thresholds,
+        "price": price_document(price),
+    }
+
+
+def _text(quantity: Decimal | None) -> str | None:
+    return None if quantity is None else plain(quantity)
+
+
+def money_text(amount: Decimal, currency: str) -> str:
+    """
+    Write an amount with the decimals of its currency, and more only where it has more.
+
+    >>> money_text(Decimal("99.000000"), "USD"), money_text(Decimal("0.0002"), "USD"), money_text(Decimal("499.00"), "JPY")
+    ('99.00', '0.0002', '499')
+    """
+    whole, _, decimals = plain(amount).partition(".")
+    decimals = decimals.ljust(minor_units(currency), "0")
+    return f"{whole}.{decimals}" if decimals else whole

@@ -1,0 +1,64 @@
+"""Who changed what, written in the transaction of the change itself. Entries are append-only (a trigger keeps them)."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db import models
+
+from subscriptions.models import AuditEntry, TierVersion
+
+ACTOR_SYSTEM = "system"
+
+
+def record(
+    *,
+    actor: str,
+    action: str,
+    instance: models.Model,
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
+    reason: str = "",
+) -> AuditEntry:
+    """
+    Note that `actor` did `action` to `instance`.
+
+    Call it inside the transaction of the change, so that neither exists without the other. `actor` is "staff:<user name>",
+    "key:<prefix>" or "system"; `action` a verb of the vocabulary ("create", "publish", "revoke"). `before` and `after` hold what
+    changed; never put a secret into them.
+    """
+    return AuditEntry.objects.create(
+        actor=actor[:200],
+        action=action,
+        object_type=instance._meta.label_lower,
+        object_id=object_id(instance)[:200],
+        before=_plain(before),
+        after=_plain(after),
+        reason=reason,
+    )
+
+
+def object_id(instance: models.Model) -> str:
+    """Return the id by which entries name an object: the operator's own where there is one, else ours."""
+    if isinstance(instance, TierVersion):
+        return f"{instance.tier.code}/{instance.number}"
+    for attribute in ("code", "public_id"):
+        if value := getattr(instance, attribute, None):
+            return str(value)
+    return str(instance.pk)
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """
+    Return the members that differ, as they were and as they are.
+
+    >>> changes({"name": "Acme", "country": "DE"}, {"name": "Acme Inc", "country": "DE"})
+    ({'name': 'Acme'}, {'name': 'Acme Inc'})
+    """
+    names = [name for name in after if before.get(name) != after[name]]
+    return {name: before.get(name) for name in names}, {name: after[name] for name in names}
+
+
+def _plain(values: Mapping[str, Any] | None) -> Any:
+    return None if values is None else json.loads(json.dumps(values, cls=DjangoJSONEncoder))

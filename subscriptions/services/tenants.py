@@ -1,0 +1,121 @@
+"""The operator's customers: creating one, and changing what may change."""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+from zoneinfo import available_timezones
+
+from django.db import transaction
+
+from billing_site.http.problems import DomainError, FieldError, Invalid
+from subscriptions.core.money import UnknownCurrency, minor_units
+from subscriptions.models import Subscription, Tenant, TestClock
+from subscriptions.services import audit, uniqueness
+
+# What may change later. The id is for ever, and the clock decides in whose time everything else was written.
+CHANGEABLE = ("name", "email", "currency", "timezone", "country", "tax_ids", "metadata")
+_RECORDED = ("code", *CHANGEABLE)
+_COUNTRY_LENGTH = 2
+
+
+class CurrencyFixed(DomainError):
+    """The tenant has subscribed: amounts of two currencies never meet on one account."""
+
+    code = "currency_fixed"
+    title = "The currency can no longer change"
+
+
+@cache
+def known_zones() -> frozenset[str]:
+    """Return the IANA zones that this machine knows, without its own local names."""
+    return frozenset(available_timezones() - {"Factory", "localtime"})
+
+
+def faults_in(values: Mapping[str, Any]) -> list[FieldError]:
+    """
+    Name what is wrong with a tenant's currency, zone, country or clock; what is absent is not looked at.
+
+    For a form that shows faults beside its fields; the services of this module ask it themselves.
+    """
+    faults = []
+    if "currency" in values:
+        try:
+            minor_units(values["currency"])
+        except UnknownCurrency:
+            faults.append(FieldError("currency", "unknown_currency", "must be an ISO 4217 code such as USD"))
+    if "timezone" in values and values["timezone"] not in known_zones():
+        faults.append(FieldError("timezone", "unknown_timezone", "must be an IANA time zone such as Europe/Berlin"))
+    country = values.get("country", "")
+    if country and not (len(country) == _COUNTRY_LENGTH and country.isascii() and country.isupper()):
+        faults.append(FieldError("country", "unknown_country", "must be an ISO 3166 code of two letters such as DE"))
+    return faults
+
+
+@transaction.atomic
+def create_tenant(
+    *,
+    code: str,
+    name: str,
+    actor: str,
+    currency: str = "USD",
+    timezone: str = "UTC",
+    email: str = "",
+    country: str = "",
+    tax_ids: list[dict[str, str]] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    test_clock: str | None = None,
+) -> Tenant:
+    """
+    Make a tenant; `test_clock` is the code of the clock in whose time it lives, for ever.
+
+    Raises AlreadyExists (409) for an id that is taken, Invalid (422) for an unknown currency, zone, country or clock.
+    """
+    faults = faults_in({"currency": currency, "timezone": timezone, "country": country})
+    clock = TestClock.objects.filter(code=test_clock).first() if test_clock is not None else None
+    if test_clock is not None and clock is None:
+        faults.append(FieldError("test_clock", "does_not_exist", f"there is no test clock {test_clock}"))
+    if faults:
+        raise Invalid("The tenant has values that are not allowed.", errors=faults)
+    tenant = Tenant(
+        code=code,
+        name=name,
+        email=email,
+        currency=currency,
+        timezone=timezone,
+        country=country,
+        tax_ids=tax_ids or [],
+        metadata=dict(metadata or {}),
+        test_clock=clock,
+    )
+    uniqueness.insert(tenant, code=code)
+    audit.record(actor=actor, action="create", instance=tenant, after=_recorded(tenant) | {"test_clock": test_clock})
+    return tenant
+
+
+@transaction.atomic
+def update_tenant(*, tenant_id: int, changes: Mapping[str, Any], actor: str, reason: str = "") -> Tenant:
+    """
+    Change the members of CHANGEABLE that `changes` names, and return the tenant as it now is.
+
+    A new time zone counts from the next period on. Without a difference nothing is written. Raises Invalid (422) for an unknown
+    currency, zone or country, CurrencyFixed (409) for another currency once the tenant has subscribed.
+    """
+    assert set(changes) <= set(CHANGEABLE), f"no members of a tenant: {set(changes) - set(CHANGEABLE)}"
+    if faults := faults_in(changes):
+        raise Invalid("The tenant has values that are not allowed.", errors=faults)
+    # The lock that `agreement.start` takes, too: a currency cannot change under a subscription that starts meanwhile.
+    tenant = Tenant.objects.select_for_update(no_key=True, of=("self",)).get(pk=tenant_id)
+    before, after = audit.changes(_recorded(tenant), changes)
+    if not after:
+        return tenant
+    if "currency" in after and Subscription.objects.filter(tenant=tenant).exists():
+        raise CurrencyFixed(f"{tenant.code} has subscribed in {tenant.currency}, which therefore stays its currency.")
+    for name, value in after.items():
+        setattr(tenant, name, value)
+    tenant.save(update_fields=list(after))
+    audit.record(actor=actor, action="update", instance=tenant, before=before, after=after, reason=reason)
+    return tenant
+
+
+def _recorded(tenant: Tenant) -> dict[str, Any]:
+    return {name: getattr(tenant, name) for name in _RECORDED}
