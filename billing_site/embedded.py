@@ -35,6 +35,7 @@ class Servers:
     """The running servers, and where they are found; one that was not asked for is None."""
 
     database_url: str
+    superuser_url: str  # for an administrator; the application never uses it
     redis_url: str
     secret_key: str
     postgres: Child | None
@@ -61,6 +62,7 @@ def servers(data_dir: Path, *, postgres: bool = True, valkey: bool = True, durab
         place = _Place(data_dir=data_dir, account=account, lock=lock, durable=durable)
         yield Servers(
             database_url=instance.database_url,
+            superuser_url=instance.superuser_url,
             redis_url=instance.redis_url,
             secret_key=instance.secret_key,
             postgres=stack.enter_context(_postgres(place, instance)) if postgres else None,

@@ -8,10 +8,13 @@ unit, property and architecture tests alone starts no server.
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+import pytest_django
 
 NEED_NO_SERVER = {"unit", "properties", "architecture"}
 TESTS = Path(__file__).parent
@@ -57,6 +60,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     running = _servers.enter_context(servers(data_dir, durable=False, **own))
     if (running.database_url, running.redis_url) != (database_url, redis_url):
         pytest.exit("A port that was chosen for the tests' servers was taken meanwhile; run them again.", returncode=3)
+    if own["postgres"]:
+        _let_tests_set_guards_aside(running.superuser_url)
+
+
+def _let_tests_set_guards_aside(superuser_url: str) -> None:
+    """Allow the application's role, here alone, what the flush between tests needs; it is still no superuser."""
+    import psycopg
+
+    from billing_site.instance import ROLE
+
+    with psycopg.connect(superuser_url) as connection:
+        connection.execute(f"GRANT SET ON PARAMETER session_replication_role TO {ROLE}")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -72,3 +87,52 @@ def redis_flushed(request: pytest.FixtureRequest) -> None:
         from django_redis import get_redis_connection
 
         get_redis_connection("default").flushdb()
+
+
+@pytest.fixture(autouse=True)
+def books_are_right(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Audit the books after each test that may have written to them."""
+    marker = request.node.get_closest_marker("django_db")
+    if marker is None:
+        yield
+        return
+    request.getfixturevalue("transactional_db" if marker.kwargs.get("transaction") else "db")
+    yield
+    from billing_site.console.books import breaches
+
+    assert breaches() == []
+
+
+@pytest.fixture(autouse=True, scope="session")
+def guards_stand_aside_for_flush() -> Iterator[None]:
+    """Let the flush between transactional tests empty tables that nothing else may empty."""
+    from django.db.backends.postgresql.operations import DatabaseOperations
+
+    flush = DatabaseOperations.sql_flush
+
+    def unguarded(*args: Any, **kwargs: Any) -> list[str]:
+        statements = flush(*args, **kwargs)
+        switch = """
+            DO $$ DECLARE guard record; BEGIN
+                FOR guard IN SELECT tgrelid::regclass AS on_table, tgname FROM pg_trigger WHERE tgname LIKE '%\\_truncate' LOOP
+                    EXECUTE format('ALTER TABLE %s {} TRIGGER %I', guard.on_table, guard.tgname);
+                END LOOP;
+            END $$"""
+        return [switch.replace("{}", "DISABLE"), *statements, switch.replace("{}", "ENABLE")] if statements else []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DatabaseOperations, "sql_flush", unguarded)
+        yield
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: pytest_django.DjangoDbBlocker) -> Iterator[None]:
+    """End the connections that threads of the tested code keep, so that the test database can be dropped."""
+    yield
+    from django.db import connection
+
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )

@@ -88,7 +88,9 @@ class World:
 
     def balance(self, **conditions: Any) -> MeterBalance:
         """Return the balance of the newest period that fits the conditions."""
-        balances = MeterBalance.objects.filter(tenant=self.tenant, **conditions).select_related("period", "meter", "tenant")
+        balances = MeterBalance.objects.filter(tenant=self.tenant, **conditions).select_related(
+            "period", "meter", "tenant"
+        )
         newest = balances.order_by("-period__sequence", "pk").first()
         assert newest is not None
         return newest

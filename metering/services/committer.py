@@ -4,6 +4,8 @@ Group commit: the concurrent requests of a web process are written as one transa
 One thread and one connection per process, started on first use. A hot tenant's row lock and the flush to disk are paid once for all
 requests that arrived meanwhile; no request waits for more than the transaction before its own. Exactness is not its business: every
 transaction is `record_events`, which is exact for one request as for many.
+
+A tenant whose balance somebody else holds (a closing, a change) waits apart, on one of few patient threads, and the others go on.
 """
 
 import logging
@@ -11,16 +13,16 @@ import os
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import Future
-from uuid import UUID
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
 
 from billing_site.database import run_with_retries, sqlstate, uuid7
 from billing_site.http.problems import DomainError
 from metering.services.ingest import record_events
-from metering.services.requests import IngestReport, Record
+from metering.services.requests import IngestReport, NewEvent, Record
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +30,10 @@ logger = logging.getLogger(__name__)
 QUEUE_SIZE = 2048
 # A group takes no more events than one large batch has, so that nobody waits long behind many.
 GROUP_EVENTS = 2000
-# How long a group waits for a lock before it is split by tenant, so that only the blocked tenant waits.
-GROUP_LOCK_TIMEOUT_MS = 300
+# How long a group waits for a lock before it is split by tenant; the blocked tenant then waits on a thread of its own.
+GROUP_LOCK_TIMEOUT_MS = 200
+# Threads (and connections) on which blocked tenants wait.
+PATIENT_THREADS = 2
 # How long a request waits for its answer before it is told to come back with the same events.
 ANSWER_SECONDS = 30
 # Seconds between attempts on a new connection when one has broken; then the request is answered with 503.
@@ -49,12 +53,19 @@ class StorageUnavailable(DomainError):
                          headers={"Retry-After": "1"})  # fmt: skip
 
 
+_Waiting = tuple[Record, "Future[IngestReport]"]
+_Group = Sequence[_Waiting]
+
+
 class _Committer:
-    """The queue and the thread of one process."""
+    """The queue and the threads of one process."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self._waiting: queue.Queue[tuple[Record, Future[IngestReport]]] = queue.Queue(QUEUE_SIZE)
+        self._waiting: queue.Queue[_Waiting] = queue.Queue(QUEUE_SIZE)
+        self._patient = ThreadPoolExecutor(PATIENT_THREADS, thread_name_prefix="committer-patient")
+        # Tenants whose balance somebody else holds, by the number of groups that wait for it.
+        self._blocked: Counter[str] = Counter()
         threading.Thread(target=self._run, name="committer", daemon=True).start()
 
     def submit(self, request: Record) -> IngestReport:
@@ -71,15 +82,14 @@ class _Committer:
     def _run(self) -> None:
         while True:
             group = self._next_group()
-            try:
-                _write(group)
-            except Exception as error:  # the thread must outlive whatever a group does
-                logger.exception("a group of %d requests failed", len(group))
-                for _, answer in group:
-                    if not answer.done():
-                        answer.set_exception(error)
+            waiting_apart = [one for one in group if self._blocked and _subjects(one) & self._blocked.keys()]
+            if waiting_apart:
+                self._wait_apart(waiting_apart)
+            at_once = [one for one in group if one not in waiting_apart] if waiting_apart else group
+            if at_once:
+                self._write_at_once(at_once)
 
-    def _next_group(self) -> list[tuple[Record, "Future[IngestReport]"]]:
+    def _next_group(self) -> list[_Waiting]:
         """Wait for a request, and take with it all that have arrived meanwhile."""
         group = [self._waiting.get()]
         events = len(group[0][0].events)
@@ -91,8 +101,35 @@ class _Committer:
             events += len(group[-1][0].events)
         return group
 
+    def _write_at_once(self, group: _Group) -> None:
+        """Write a group without waiting long for a lock; where one is held, only the tenant that needs it waits, apart."""
+        try:
+            _write(group, lock_timeout_ms=GROUP_LOCK_TIMEOUT_MS)
+        except LockHeld:
+            parts = _by_tenant(group)
+            if len(parts) == 1:
+                self._wait_apart(group)
+                return
+            for part in parts:
+                self._write_at_once(part)
+        except Exception as error:  # the thread must outlive whatever a group does
+            _fail(group, error)
 
-_Group = Sequence[tuple[Record, "Future[IngestReport]"]]
+    def _wait_apart(self, group: _Group) -> None:
+        subjects = set().union(*(_subjects(one) for one in group))
+        self._blocked.update(subjects)
+        self._patient.submit(self._wait_and_write, group, subjects)
+
+    def _wait_and_write(self, group: _Group, subjects: set[str]) -> None:
+        try:
+            _write(group, lock_timeout_ms=None)
+        except LockHeld:
+            _fail(group, StorageUnavailable("The tenant's balance is held by another transaction."))
+        except Exception as error:
+            _fail(group, error)
+        finally:
+            self._blocked -= Counter(subjects)
+
 
 _committer: _Committer | None = None
 _starting = threading.Lock()
@@ -115,19 +152,29 @@ def submit(request: Record) -> IngestReport:
     return committer.submit(request)
 
 
-def _write(group: _Group) -> None:
-    """Write a group in one transaction; where that fails, find out what is stored, and write the rest in smaller ones."""
+class LockHeld(Exception):
+    """Another transaction holds a balance; nothing was written."""
+
+
+def _write(group: _Group, *, lock_timeout_ms: int | None) -> None:
+    """
+    Write a group in one transaction, and answer its requests.
+
+    When the connection breaks, perhaps in the middle of COMMIT, it is asked again on a new one what is stored. Raises LockHeld, or
+    StorageUnavailable when the database does not come back. A group that fails otherwise is written one by one, so that a request
+    that cannot be written fails alone.
+    """
     posting_id = uuid7()
+    requests = [request for request, _ in group]
     for pause in (*RECONNECTION_PAUSES, None):
         try:
-            _answer(group, _record(group, posting_id))
-            return
+            reports = run_with_retries(
+                lambda: record_events(requests, posting_id=posting_id, lock_timeout_ms=lock_timeout_ms)
+            )
         except (OperationalError, InterfaceError) as error:
-            if sqlstate(error) == LOCK_NOT_AVAILABLE and len(group) > 1:
-                _write_by_tenant(group)
-                return
+            if sqlstate(error) == LOCK_NOT_AVAILABLE:
+                raise LockHeld from error
             logger.warning("a group of %d requests was not stored at once: %s", len(group), error)
-            # The connection broke, perhaps in the middle of COMMIT. The same posting id tells own writes from others'.
             connection.close()
             if pause is None:
                 raise StorageUnavailable("The database did not answer.") from error
@@ -136,44 +183,39 @@ def _write(group: _Group) -> None:
             if len(group) == 1:
                 raise
             logger.exception("a group of %d requests is written one by one", len(group))
-            _write_each(group)
+            _write_each(group, lock_timeout_ms)
+            return
+        else:
+            for (_, answer), report in zip(group, reports, strict=True):
+                answer.set_result(report)
             return
 
 
-def _record(group: _Group, posting_id: UUID) -> list[IngestReport]:
-    timeout = GROUP_LOCK_TIMEOUT_MS if len(group) > 1 else None
-    requests = [request for request, _ in group]
-    return run_with_retries(lambda: record_events(requests, posting_id=posting_id, lock_timeout_ms=timeout))
-
-
-def _write_by_tenant(group: _Group) -> None:
-    """Write each tenant's requests apart, so that only those of the blocked one wait; mixed batches go alone."""
-    parts: dict[object, list[tuple[Record, Future[IngestReport]]]] = {}
-    for index, (request, answer) in enumerate(group):
-        subjects = {getattr(event, "subject", None) for event in request.events}
-        key = next(iter(subjects)) if len(subjects) == 1 else index
-        parts.setdefault(key, []).append((request, answer))
-    if len(parts) == 1:
-        _write_each(group)
-        return
-    for part in parts.values():
-        _guarded(part)
-
-
-def _write_each(group: _Group) -> None:
+def _write_each(group: _Group, lock_timeout_ms: int | None) -> None:
     for one in group:
-        _guarded([one])
+        try:
+            _write([one], lock_timeout_ms=lock_timeout_ms)
+        except LockHeld:
+            _fail([one], StorageUnavailable("The tenant's balance is held by another transaction."))
+        except Exception as error:
+            _fail([one], error)
 
 
-def _guarded(part: _Group) -> None:
-    """Write a part of a failed group; its failure is its own."""
-    try:
-        _write(part)
-    except Exception as error:
-        for _, answer in part:
+def _by_tenant(group: _Group) -> list[_Group]:
+    """Part a group by tenant; a batch of several tenants is a part of its own."""
+    parts: dict[frozenset[str], list[_Waiting]] = {}
+    for one in group:
+        parts.setdefault(frozenset(_subjects(one)), []).append(one)
+    return list(parts.values())
+
+
+def _subjects(one: _Waiting) -> set[str]:
+    return {event.subject for event in one[0].events if isinstance(event, NewEvent)}
+
+
+def _fail(group: _Group, error: Exception) -> None:
+    if not isinstance(error, DomainError):
+        logger.error("a group of %d requests failed", len(group), exc_info=error)
+    for _, answer in group:
+        if not answer.done():
             answer.set_exception(error)
-
-
-def _answer(group: _Group, reports: Sequence[IngestReport]) -> None:
-    for (_, answer), report in zip(group, reports, strict=True):
-        answer.set_result(report)

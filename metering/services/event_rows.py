@@ -39,7 +39,7 @@ SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[],
 """
 
 
-def answer_known(group: Group) -> None:
+def answer_known(group: Group, posting_id: UUID) -> None:
     """
     Answer the events whose keys Redis knows and PostgreSQL confirms; the others go the normal way.
 
@@ -48,7 +48,8 @@ def answer_known(group: Group) -> None:
     candidates = group.candidates
     known = cache.get_many([_key(candidate) for candidate in candidates])
     if known:
-        answer_repeats([candidate for candidate, value in zip(candidates, known, strict=True) if value is not None])
+        repeats = [candidate for candidate, value in zip(candidates, known, strict=True) if value is not None]
+        answer_repeats(repeats, posting_id=posting_id)
 
 
 def answer_repeats(candidates: Sequence[Candidate], *, posting_id: UUID | None = None) -> None:
@@ -69,6 +70,8 @@ def answer_repeats(candidates: Sequence[Candidate], *, posting_id: UUID | None =
             continue
         fingerprint, event_id, written_by = known
         if written_by == posting_id and posting_id is not None:
+            if not candidate.counts and not candidate.unmatched_code:
+                continue  # not classified yet: it goes the normal way, and is found again
             status = ACCEPTED if candidate.counts else UNMATCHED
             candidate.outcome = Outcome(status, candidate.unmatched_code, candidate.unmatched_detail, event_id)
         else:

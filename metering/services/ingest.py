@@ -42,7 +42,7 @@ def record_events(
     """
     posting_id = posting_id or uuid7()
     group = Group(requests)
-    event_rows.answer_known(group)
+    event_rows.answer_known(group, posting_id)
     for _ in range(RESOLUTIONS_MAX):
         classify(group)
         event_rows.answer_rejected_repeats(group)

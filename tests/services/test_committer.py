@@ -1,0 +1,94 @@
+"""Group commit: concurrent requests of a process share a transaction, and each gets its own answer."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import pytest
+from django.db import connection, connections, transaction
+
+from metering.models import EventKey, MeterBalance, Posting
+from metering.services import committer
+from metering.services.requests import Record
+from tests.world import make_world
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def submit(event):
+    report = committer.submit(Record([event], datetime.now(tz=UTC)))
+    return report.outcomes[0].status
+
+
+def test_concurrent_requests_at_the_ceiling_cover_exactly_the_allowance():
+    world = make_world()
+    events = [world.event(100) for _ in range(200)]
+    with ThreadPoolExecutor(32) as threads:
+        assert set(threads.map(submit, events)) == {"accepted"}
+    assert world.position() == ("20000", "10000", "10000")
+    assert Posting.objects.filter(kind="record").count() < 200
+
+
+def test_fifty_racing_posts_of_one_key_count_once():
+    world = make_world()
+    event = world.event(100)
+    with ThreadPoolExecutor(50) as threads:
+        answers = sorted(threads.map(submit, [event] * 50))
+    assert answers == ["accepted"] + ["duplicate"] * 49
+    assert world.position() == ("100", "100", "0")
+
+
+def test_a_blocked_tenant_does_not_hold_up_the_others():
+    blocked, free = make_world(), make_world()
+    balance = blocked.balance()
+    locked, release = threading.Event(), threading.Event()
+
+    def hold():
+        with transaction.atomic():
+            MeterBalance.objects.select_for_update(no_key=True).get(pk=balance.pk)
+            locked.set()
+            release.wait(20)
+        connections.close_all()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    locked.wait(5)
+    with ThreadPoolExecutor(8) as threads:
+        waiting = [threads.submit(submit, blocked.event(1)) for _ in range(3)]
+        others = [threads.submit(submit, free.event(1)) for _ in range(3)]
+        assert [one.result(timeout=10) for one in others] == ["accepted"] * 3
+        release.set()
+        assert [one.result(timeout=10) for one in waiting] == ["accepted"] * 3
+    holder.join()
+
+
+def test_after_an_ambiguous_commit_own_writes_are_reported_as_accepted(monkeypatch):
+    world = make_world()
+    real = committer.record_events
+    calls = []
+
+    def commits_and_then_loses_the_connection(requests, **kwargs):
+        reports = real(requests, **kwargs)
+        calls.append(kwargs["posting_id"])
+        if len(calls) == 1:
+            raise committer.OperationalError("server closed the connection unexpectedly")
+        return reports
+
+    monkeypatch.setattr(committer, "record_events", commits_and_then_loses_the_connection)
+    assert submit(world.event(100)) == "accepted"
+    assert len(set(calls)) == 1
+    assert EventKey.objects.count() == 1
+    assert world.position() == ("100", "100", "0")
+
+
+def test_when_the_database_refuses_nothing_is_acknowledged(monkeypatch):
+    world = make_world()
+
+    def fails(requests, **kwargs):
+        raise committer.OperationalError("the database is down")
+
+    monkeypatch.setattr(committer, "record_events", fails)
+    with pytest.raises(committer.StorageUnavailable):
+        submit(world.event(100))
+    assert connection is not None
+    assert world.position() == ("0", "0", "0")

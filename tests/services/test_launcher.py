@@ -1,0 +1,160 @@
+"""`make run` as its user sees it: what it prints, what it serves, how it ends."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NOT_INHERITED = {"DATABASE_URL", "REDIS_URL", "SECRET_KEY", "SITE_URL", "DATA_DIR", "DJANGO_SETTINGS_MODULE"}
+
+
+@pytest.fixture(scope="module")
+def data_dir():
+    path = Path(tempfile.mkdtemp(prefix="tierbook-launcher-"))
+    path.chmod(0o711)
+    yield path
+    shutil.rmtree(path)
+
+
+class Run:
+    """A launcher that was started, and what it has printed so far."""
+
+    def __init__(self, data_dir):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        kept = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "billing_site.launcher", "--end-with-parent"],
+            cwd=ROOT,
+            env={**kept, "DATA_DIR": str(data_dir), "PORT": str(self.port), "DEMO": "0", "ENV_FILE": ""},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.printed = ""
+
+    def until_served(self):
+        for line in self.process.stdout:
+            self.printed += line
+            if line.startswith("Ctrl-C"):
+                return self
+        raise AssertionError(self.printed)
+
+    def end(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+        return self.ended()
+
+    def ended(self):
+        self.printed += self.process.communicate(timeout=60)[0]
+        return self.process.returncode
+
+    def descendants(self):
+        return descendants_of(self.process.pid)
+
+
+@pytest.fixture
+def launch(data_dir):
+    runs = []
+
+    def start():
+        runs.append(Run(data_dir))
+        return runs[-1]
+
+    yield start
+    for run in runs:
+        if run.process.poll() is None:
+            run.end()
+
+
+def test_a_page_is_served_and_a_second_start_keeps_what_the_first_made(launch, data_dir):
+    first = launch().until_served()
+    with urlopen(f"http://127.0.0.1:{first.port}/") as page:
+        assert b"<h1>Tierbook</h1>" in page.read()
+    processes = first.descendants()
+    assert first.end(signal.SIGINT) == 0
+
+    second = launch().until_served()
+    check = subprocess.run(
+        [sys.executable, "manage.py", "migrate", "--check"],
+        cwd=ROOT,
+        env={"DATA_DIR": str(data_dir), "ENV_FILE": "", "PATH": os.environ["PATH"]},
+    )
+    assert second.end(signal.SIGTERM) == 0
+
+    assert re.search(r"Password: +\S{20}\n", first.printed)
+    assert f"http://localhost:{first.port}/admin/" in first.printed
+    assert "Password" not in second.printed
+    assert "API key" not in second.printed
+    assert check.returncode == 0, "manage.py did not find the running servers"
+    assert len(processes) > 6
+    assert not any(map(is_running, processes))
+
+
+def test_a_process_that_ends_takes_the_installation_with_it_and_is_named(launch):
+    run = launch().until_served()
+    processes = run.descendants()
+    os.kill(
+        next(one for one in processes if b"celery" in command_of(one) and b"worker" in command_of(one)), signal.SIGKILL
+    )
+
+    assert run.ended() == 1
+    assert "worker ended (signal SIGKILL)" in run.printed
+    assert not any(map(is_running, processes))
+
+
+def test_everything_ends_with_a_killed_launcher(launch):
+    run = launch().until_served()
+    processes = run.descendants()
+    run.end(signal.SIGKILL)
+
+    give_up_at = time.monotonic() + 20
+    while any(map(is_running, processes)):
+        assert time.monotonic() < give_up_at, [command_of(one) for one in processes if is_running(one)]
+        time.sleep(0.1)
+
+
+def test_a_port_that_is_taken_is_named_before_anything_starts(launch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        environment = {**os.environ, "PORT": str(port), "ENV_FILE": ""}
+        completed = subprocess.run(
+            [sys.executable, "-m", "billing_site.launcher"], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+
+    assert completed.returncode == 1
+    assert (
+        f"127.0.0.1:{port} cannot be used (Address already in use). Choose another: PORT={port + 1}" in completed.stderr
+    )
+
+
+def descendants_of(process_id):
+    children = [
+        int(child)
+        for task in Path(f"/proc/{process_id}/task").iterdir()
+        for child in (task / "children").read_text().split()
+    ]
+    return [*children, *(one for child in children for one in descendants_of(child))]
+
+
+def command_of(process_id):
+    return Path(f"/proc/{process_id}/cmdline").read_bytes()
+
+
+def is_running(process_id):
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
