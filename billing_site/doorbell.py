@@ -36,7 +36,7 @@ def ring(name: str, *args: Any, using: str = DEFAULT_DB_ALIAS) -> None:
     """
     Send the task `name` with `args` (JSON values, ids as a rule) once the running transaction has committed; at once if none runs.
 
-    Returns without touching the network; a rollback rings nothing. `metering.book_overage` is such a name.
+    Returns without touching the network; a rollback rings nothing. `invoices.book_overage` is such a name.
     """
     transaction.on_commit(functools.partial(_bell.push, name, args), using=using, robust=True)
 

@@ -39,7 +39,7 @@ if _site.scheme not in {"http", "https"} or not _site.hostname:
     raise ImproperlyConfigured(f"SITE_URL must look like https://billing.example.com, not {SITE_URL!r}.")
 _https = _site.scheme == "https"
 _local_names = [] if _https else ["localhost", "127.0.0.1", "[::1]"]
-ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[_site.hostname, *_local_names])
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=list(dict.fromkeys([_site.hostname, *_local_names])))
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[SITE_URL])
 
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
@@ -180,7 +180,7 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TIMEZONE = "UTC"
 CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_TASK_ROUTES = {
-    "metering.book_overage": {"queue": "overage"},
+    "invoices.book_overage": {"queue": "overage"},
     "invoices.close_period": {"queue": "closing"},
     "invoices.run_due": {"queue": "closing"},
 }

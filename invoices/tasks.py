@@ -1,1 +1,23 @@
 """Celery doors: an id, one call."""
+
+from celery import shared_task
+
+from invoices.services import closing, due
+from metering.models import MeterBalance
+from subscriptions.selectors.clock import now_for, wall_now
+
+# A sweep ends before the next tick of beat, so that ticks do not pile up.
+SWEEP_SECONDS = 12.0
+
+
+@shared_task(name="invoices.run_due")
+def run_due() -> None:
+    """Open, book and close what is due."""
+    due.sweep(now=wall_now(), seconds_max=SWEEP_SECONDS)
+
+
+@shared_task(name="invoices.book_overage")
+def book_overage(balance_id: int) -> None:
+    """Book a balance's overage now; the doorbell rang for it."""
+    balance = MeterBalance.objects.select_related("tenant__test_clock").get(pk=balance_id)
+    closing.book_balance(balance_id=balance_id, now=now_for(balance.tenant))

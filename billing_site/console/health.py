@@ -15,6 +15,7 @@ from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 from django_redis.exceptions import ConnectionInterrupted
+from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
 from billing_site.celery import app as celery
@@ -58,7 +59,7 @@ def state_of(ask: Callable[[], object]) -> str:
     """Return "ok" when the question is answered, else "unavailable"."""
     try:
         ask()
-    except (OSError, RedisError, ConnectionInterrupted, celery.connection_for_read().recoverable_connection_errors):
+    except (OSError, RedisError, ConnectionInterrupted, BrokerError):
         return "unavailable"
     return "ok"
 

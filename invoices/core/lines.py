@@ -91,7 +91,7 @@ def fee_line(
     """
     share_precise = Fraction(whole) * share.fraction
     amount_precise = share_precise if quantize(share_precise, currency) == amount else Fraction(amount)
-    component = {
+    component: dict[str, Any] = {
         "kind": "fee" if share.fraction == 1 else "share",
         "band": None,
         "quantity": plain(precise(share.fraction)),

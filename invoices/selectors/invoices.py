@@ -77,6 +77,7 @@ def events_of_line(line: InvoiceLine) -> QuerySet[UsageEvent]:
     if bounds["first"] is None:
         return UsageEvent.objects.none()
     balance = OverageCharge.objects.select_related("balance").filter(balance=bounds["balance"])[0].balance
+    assert line.charge_id is not None  # it has bookings
     earlier = OverageCharge.objects.filter(
         period_id=line.period_id, charge_id=line.charge_id, kind=line.kind, sequence__lt=bounds["first"]
     ).aggregate(entry=Max("last_entry_id"))

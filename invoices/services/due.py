@@ -38,6 +38,10 @@ REASON_LENGTH_MAX = 1000
 PARKED = "parked"
 
 
+class StillDue(Exception):
+    """Work was done and has left its row due at the same time: doing it again would never end."""
+
+
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
     """That something due was run: when in the tenant's time, what, and on which row. `parked` where its tries were used up."""
@@ -197,7 +201,35 @@ def _run_and_settle(kind: DueWork, row: Any, now: datetime) -> None:
     """Do the work, and in the same transaction clear what was counted against the row."""
     with transaction.atomic():
         kind.run(row.pk, now)
-        rows = type(row)._base_manager.filter(pk=row.pk)
-        if rows.filter(due_at=row.due_at, closed_at_unchanged(row)).exists():
+        if kind.rows().filter(pk=row.pk, due_at=row.due_at).exists():
             raise StillDue(f"{kind.name(row)} is due at {row.due_at} still, after its work was done.")
-        rows.update(attempts=0, leased_until=None)
+        type(row)._base_manager.filter(pk=row.pk).update(attempts=0, leased_until=None)
+
+
+def _note_failure(row: Any, error: Exception, *, waits: bool) -> bool:
+    """
+    Let a failed row wait before its next try, or park it with the reason when its tries are used up; whether it was parked.
+
+    The wait is the lease: until it ends nobody takes the row. A clock that advances does not wait between tries.
+    """
+    rows = type(row)._base_manager.filter(pk=row.pk)
+    if row.attempts >= TRIES_MAX:
+        reason = f"{type(error).__name__}: {error}"[:REASON_LENGTH_MAX]
+        rows.update(parked_at=Now(), parked_reason=reason, leased_until=None)
+        return True
+    pause = BACK_OFF * BACK_OFF_FACTOR ** (row.attempts - 1) if waits else timedelta(0)
+    rows.update(leased_until=Now() + pause)
+    return False
+
+
+def _is_advancing(clock: TestClock | None) -> bool:
+    return clock is not None and clock.status == TestClock.Status.ADVANCING
+
+
+def _clocks_with_due_work() -> list[TestClock]:
+    """Return the clocks that stand still and have something due by their time."""
+    clocks_due = []
+    for clock in TestClock.objects.filter(status=TestClock.Status.READY):
+        if _next_due(clock.now, clock) is not None:
+            clocks_due.append(clock)
+    return clocks_due

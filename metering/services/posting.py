@@ -269,7 +269,7 @@ def _schedule_booking(balance: LockedBalance, now: datetime) -> None:
     if row.due_at is None and balance.overage != row.booked_overage:
         row.due_at = now if row.booked_at is None else max(now, row.booked_at + BOOKING_INTERVAL)
         if row.due_at == now:
-            doorbell.ring("metering.book_overage", row.pk)
+            doorbell.ring("invoices.book_overage", row.pk)
 
 
 def _announce_overage(balance: LockedBalance) -> None:

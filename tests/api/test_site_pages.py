@@ -103,15 +103,21 @@ def test_pages_load_nothing_from_another_host_and_all_that_they_load_is_there(cl
     for source in (first or second for first, second in loaded):
         assert source.startswith(("/static/", "data:"))
         if source.startswith("/static/"):
-            assert client.get(source).status_code == 200, source
+            assert client.head(source).status_code == 200, source
     assert loaded
 
 
 def test_the_schema_speaks_of_the_api_alone(client):
-    schema = client.get("/api/schema/?format=json").json()
+    schema = client.get("/api/schema/").json()
 
     assert schema["info"]["title"] == "Tierbook"
     assert [path for path in schema["paths"] if not path.startswith("/api/v1/")] == []
+
+
+def test_the_schema_comes_as_yaml_when_that_is_asked_for(client):
+    answer = client.get("/api/schema/", headers={"Accept": "application/vnd.oai.openapi"})
+
+    assert answer.content.startswith(b"openapi: 3")
 
 
 def test_an_address_that_does_not_exist_is_a_problem_document_below_api_and_a_page_elsewhere(client):

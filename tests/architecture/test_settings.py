@@ -48,7 +48,7 @@ def test_https_turns_on_what_depends_on_it_and_closes_the_local_names():
 
     assert settings_with(asked, **GOOD).stdout == "True True 31536000 ['billing.example.com']\n"
     assert settings_with(asked, **{**GOOD, "SITE_URL": "http://localhost:9000"}).stdout == (
-        "False False 0 ['localhost', 'localhost', '127.0.0.1', '[::1]']\n"
+        "False False 0 ['localhost', '127.0.0.1', '[::1]']\n"
     )
 
 

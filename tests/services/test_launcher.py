@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 NOT_INHERITED = {"DATABASE_URL", "REDIS_URL", "SECRET_KEY", "SITE_URL", "DATA_DIR", "DJANGO_SETTINGS_MODULE"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def data_dir():
     path = Path(tempfile.mkdtemp(prefix="tierbook-launcher-"))
     path.chmod(0o711)
