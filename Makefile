@@ -8,7 +8,7 @@ VENV ?= .venv
 python := $(VENV)/bin/python
 
 # Tools that only read the code; they connect to no server.
-offline := DEBUG=1 ENV_FILE= DATABASE_URL=postgres://nobody@127.0.0.1:1/none REDIS_URL=redis://127.0.0.1:1/0
+offline := DEBUG=1 LOG_LEVEL=ERROR ENV_FILE= DATABASE_URL=postgres://nobody@127.0.0.1:1/none REDIS_URL=redis://127.0.0.1:1/0
 # What a production site sets, so that `check --deploy` judges what is deployed.
 production := ENV_FILE= SITE_URL=https://billing.example.com SECRET_KEY=$$($(python) -c 'import secrets; print(secrets.token_urlsafe(50))') \
 	DATABASE_URL=postgres://nobody@127.0.0.1:1/none REDIS_URL=redis://127.0.0.1:1/0

@@ -181,7 +181,6 @@ CELERY_TIMEZONE = "UTC"
 CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_TASK_ROUTES = {
     "invoices.book_overage": {"queue": "overage"},
-    "invoices.close_period": {"queue": "closing"},
     "invoices.run_due": {"queue": "closing"},
 }
 
@@ -210,6 +209,11 @@ SPECTACULAR_SETTINGS = {
     "SERVE_AUTHENTICATION": [],
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "COMPONENT_SPLIT_REQUEST": True,
+    # Fields that are called the same in several documents, with other values: each set has a name of its own.
+    "ENUM_NAME_OVERRIDES": {
+        "EventStatusEnum": ["counted", "unmatched", "reversed"],
+        "EventProblemStatusEnum": ["conflict", "rejected", "unmatched"],
+    },
     # The pages load nothing from another host.
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
@@ -218,6 +222,7 @@ SPECTACULAR_SETTINGS = {
 # --- Logs: one line per happening, JSON where a machine reads them --------------------------------------------------
 
 _for_machines = env.bool("LOG_JSON", default=not DEBUG)
+_level = env.str("LOG_LEVEL", default="INFO")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -236,8 +241,8 @@ LOGGING = {
             ],
         },
     },
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "level": _level}},
+    "root": {"handlers": ["console"], "level": _level},
     # Django's own set-up sends requests' errors by mail to ADMINS and drops its lines when DEBUG is off.
     "loggers": {"django": {"handlers": [], "propagate": True, "level": "INFO"}},
 }

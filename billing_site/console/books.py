@@ -34,9 +34,7 @@ def breaches(*, rows_max: int = 20) -> list[Breach]:
     with transaction.atomic(), connection.cursor() as cursor:
         for invariant in INVARIANTS:
             cursor.execute(f"{invariant.sql} LIMIT {rows_max}")
-            found += [
-                Breach(invariant.name, invariant.says, " · ".join(str(value) for value in row)) for row in cursor
-            ]
+            found += [Breach(invariant.name, invariant.says, " · ".join(str(value) for value in row)) for row in cursor]
     return found
 
 

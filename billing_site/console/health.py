@@ -7,13 +7,13 @@ Only PostgreSQL decides: without Redis the site is slower and not wrong, so cach
 from collections.abc import Callable
 from functools import cache
 
-from django.core.cache import caches
 from django.db import DatabaseError, connection
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
+from django_redis import get_redis_connection
 from django_redis.exceptions import ConnectionInterrupted
 from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
@@ -66,7 +66,7 @@ def state_of(ask: Callable[[], object]) -> str:
 
 def ask_cache() -> None:
     """Reach the cache past the setting that lets it fail in silence. Raises when it does not answer."""
-    caches["default"].client.get_client().ping()
+    get_redis_connection("default").ping()
 
 
 def ask_queue() -> None:

@@ -10,6 +10,7 @@ import math
 import re
 import threading
 import time
+from typing import Any
 
 from rest_framework.exceptions import AuthenticationFailed
 
@@ -98,3 +99,8 @@ def client_block(address: str | None) -> str:
             return str(parsed.ipv4_mapped)
         return str(ipaddress.ip_network((parsed, 64), strict=False))
     return str(parsed)
+
+
+def actor_of(request: Any) -> str:
+    """Return whom the audit names for an authenticated request: "key:<prefix>"."""
+    return str(request.auth.actor)

@@ -27,6 +27,13 @@ class StrictSerializer(serializers.Serializer):
     Members that only stand in answers are refused too. The message names the nearest known member.
     """
 
+    @classmethod
+    def checked(cls, data: Any) -> dict[str, Any]:
+        """Return the validated members of a document. Raises ValidationError (422), naming every fault."""
+        serializer = cls(data=data)
+        serializer.is_valid(raise_exception=True)
+        return dict(serializer.validated_data)
+
     def to_internal_value(self, data: Any) -> Any:
         """Validate the known members, and report the unknown ones together with whatever else is wrong."""
         unknown = self._unknown(data) if isinstance(data, Mapping) else {}

@@ -1,5 +1,38 @@
 """The addresses of this app's resources, below /api/v1/."""
 
-from django.urls import URLPattern, URLResolver
+from django.urls import URLPattern, URLResolver, path, re_path
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from invoices.api.clocks import TestClockAdvance, TestClockDetail, TestClocks
+from invoices.api.events import EventExplanation
+from invoices.api.invoices import (
+    Finalization,
+    InvoiceDetail,
+    Invoices,
+    LineEvents,
+    UpcomingInvoice,
+    Verification,
+    Voiding,
+)
+from invoices.api.quotes import Quotes
+from invoices.api.subscriptions import Cancellation, SubscriptionDetail, Subscriptions
+
+# Only what may be an id of the operator's reaches a view; anything else is no address.
+_CODE = r"[A-Za-z0-9._:@-]{1,100}"
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("invoices", Invoices.as_view(), name="invoices"),
+    path("invoices/<uuid:invoice>", InvoiceDetail.as_view(), name="invoice"),
+    path("invoices/<uuid:invoice>/lines/<int:number>/events", LineEvents.as_view(), name="line-events"),
+    path("invoices/<uuid:invoice>/finalize", Finalization.as_view(), name="invoice-finalize"),
+    path("invoices/<uuid:invoice>/void", Voiding.as_view(), name="invoice-void"),
+    path("invoices/<uuid:invoice>/verify", Verification.as_view(), name="invoice-verify"),
+    re_path(rf"^tenants/(?P<tenant>{_CODE})/upcoming-invoice\Z", UpcomingInvoice.as_view(), name="upcoming-invoice"),
+    path("subscriptions", Subscriptions.as_view(), name="subscriptions"),
+    path("subscriptions/<uuid:subscription>", SubscriptionDetail.as_view(), name="subscription"),
+    path("subscriptions/<uuid:subscription>/cancel", Cancellation.as_view(), name="subscription-cancel"),
+    path("quotes", Quotes.as_view(), name="quotes"),
+    path("events/<uuid:event>", EventExplanation.as_view(), name="event"),
+    path("test-clocks", TestClocks.as_view(), name="test-clocks"),
+    re_path(rf"^test-clocks/(?P<clock>{_CODE})\Z", TestClockDetail.as_view(), name="test-clock"),
+    re_path(rf"^test-clocks/(?P<clock>{_CODE})/advance\Z", TestClockAdvance.as_view(), name="test-clock-advance"),
+]

@@ -3,12 +3,13 @@
 from decimal import Decimal
 from uuid import UUID
 
-from django.db.models import Max, Min, QuerySet, Sum
+from django.db.models import Max, Min, Q, QuerySet, Sum
 
 from billing_site.http.problems import DomainError
 from invoices.models import Invoice, InvoiceLine, TenantCreditEntry
-from metering.models import OverageCharge, SegmentTotal, UsageEvent
 from metering.core.measuring import dimension_set
+from metering.models import OverageCharge, SegmentTotal, UsageEvent
+from metering.selectors.event_details import EventDetail
 from metering.selectors.events import events_behind
 from metering.selectors.terms import pools_of_version
 
@@ -87,6 +88,16 @@ def events_of_line(line: InvoiceLine) -> QuerySet[UsageEvent]:
         after_entry_id=earlier["entry"] or 0,
         up_to_entry_id=bounds["last_entry"],
     )
+
+
+def lines_of_event(event: EventDetail) -> list[InvoiceLine]:
+    """Return the lines, of invoices that are not void, that bill the charges by which the event was counted, in its periods."""
+    condition = Q(pk__in=[])
+    for counted in event.counted_as:
+        if counted.charge_id is not None:
+            condition |= Q(period_id=counted.balance.period_id, charge_id=counted.charge_id)
+    lines = InvoiceLine.objects.filter(condition).exclude(invoice__status=Invoice.Status.VOID)
+    return list(lines.select_related("invoice").order_by("invoice_id", "number"))
 
 
 def credit_balance(*, tenant_id: int, currency: str) -> Decimal:

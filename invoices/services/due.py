@@ -106,9 +106,7 @@ KINDS = (
 """In the order in which they are run when due at the same time: a boundary opens before the period that it ends closes."""
 
 
-def run_due(
-    *, until: datetime, clock: TestClock | None = None, seconds_max: float | None = None
-) -> list[JournalEntry]:
+def run_due(*, until: datetime, clock: TestClock | None = None, seconds_max: float | None = None) -> list[JournalEntry]:
     """
     Run everything due at `until` or before, in the order of due times, and return the journal of it.
 
@@ -141,9 +139,7 @@ def sweep(*, now: datetime, seconds_max: float) -> list[JournalEntry]:
 
 def release_parked(row: Subscription | MeterBalance | BillingPeriod) -> None:
     """Give a parked row all of its tries again. The caller records who asked for it."""
-    type(row)._base_manager.filter(pk=row.pk).update(
-        parked_at=None, parked_reason="", attempts=0, leased_until=None
-    )
+    type(row)._base_manager.filter(pk=row.pk).update(parked_at=None, parked_reason="", attempts=0, leased_until=None)
 
 
 def _next_due(until: datetime, clock: TestClock | None) -> tuple[DueWork, int, datetime] | None:

@@ -16,7 +16,6 @@ from subscriptions.models import BillingPeriod, FeeItem, Subscription, Tenant, T
 from subscriptions.services import agreement, audit, periods
 from subscriptions.services.audit import ACTOR_SYSTEM
 
-
 NOW, PERIOD_END = "now", "period_end"
 
 

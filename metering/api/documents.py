@@ -2,36 +2,12 @@
 
 from typing import Any
 
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema_field, inline_serializer
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from billing_site.http.serializers import CodeField, DecimalStringField, StrictSerializer, TextField, TimestampField
 from metering.core.measuring import dimension_set
 from metering.models import LedgerEntry
-
-
-def query(
-    name: str, description: str, *, kind: Any = OpenApiTypes.STR, required: bool = False, **more: Any
-) -> OpenApiParameter:
-    """Describe one query parameter."""
-    return OpenApiParameter(name, kind, description=description, required=required, **more)
-
-
-TIMES = (
-    query("from", "First instant, included.", kind=OpenApiTypes.DATETIME),
-    query("to", "End, not included.", kind=OpenApiTypes.DATETIME),
-)
-PAGING = (
-    query("limit", "Rows per page, 1 to 100; 50 by default.", kind=OpenApiTypes.INT),
-    query("cursor", "Where the page begins, from the `next` of the page before."),
-)
-
-
-def page_of(name: str, row: type[serializers.Serializer[Any]]) -> serializers.Serializer[Any]:
-    """Describe one page of a list."""
-    fields = {"results": row(many=True), "next": serializers.URLField(allow_null=True)}
-    return inline_serializer(f"{name}Page", fields)
 
 
 @extend_schema_field({"type": "object", "additionalProperties": {"type": "string"}})

@@ -10,13 +10,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from billing_site.http.authentication import actor_of
 from billing_site.http.pagination import page
 from billing_site.http.problems import MEDIA_TYPE, BodyTooLarge
 from billing_site.http.queries import QueryParameters, code, text, timestamp
+from billing_site.http.schema import PAGING, TIMES, page_of, query
 from billing_site.http.wire import BODY_BYTES_MAX
 from metering.api.documents import (
-    PAGING,
-    TIMES,
     EventDetailDocument,
     EventDocument,
     EventInput,
@@ -24,8 +24,6 @@ from metering.api.documents import (
     ReasonInput,
     ReplayDocument,
     ReplayInput,
-    page_of,
-    query,
 )
 from metering.api.ingest import handle
 from metering.selectors.event_details import event_detail, event_document, find_events
@@ -127,7 +125,7 @@ class EventReversal(APIView):
         """The event stays as it is; a negative count in the same segment corrects it. 409 if it was never counted, or reversed before."""
         given = ReasonInput(data=request.data)
         given.is_valid(raise_exception=True)
-        reverse_event(event_id=event, reason=given.validated_data["reason"], actor=request.auth.actor)
+        reverse_event(event_id=event, reason=given.validated_data["reason"], actor=actor_of(request))
         return Response(event_detail(event).document())
 
 

@@ -7,7 +7,8 @@ from rest_framework.views import APIView
 
 from billing_site.http.pagination import page
 from billing_site.http.queries import QueryParameters, code
-from metering.api.documents import PAGING, LedgerEntryDocument, page_of, query
+from billing_site.http.schema import PAGING, page_of, query
+from metering.api.documents import LedgerEntryDocument
 from metering.selectors.ledger import ledger_entries
 from subscriptions.selectors.catalog import get_meter
 from subscriptions.selectors.tenants import get_tenant

@@ -10,7 +10,8 @@ from rest_framework.views import APIView
 
 from billing_site.http.problems import FieldError
 from billing_site.http.queries import BadQuery, QueryParameters, choice, code, text, timestamp
-from metering.api.documents import TIMES, UsageDocument, query
+from billing_site.http.schema import TIMES, query
+from metering.api.documents import UsageDocument
 from metering.selectors.usage import UsageRow, Window, usage
 from subscriptions.models import Meter
 from subscriptions.selectors.catalog import get_meter

@@ -90,7 +90,7 @@ def find_events(
     Each comes with `data_text` (its data, exactly as stored), `was_replayed` and `was_reversed`. Fast with a subject; without one, whatever
     months are kept are read.
     """
-    events = _annotated(UsageEvent.objects.all())
+    events = described(UsageEvent.objects.all())
     conditions = {
         "subject": subject,
         "source": source,
@@ -100,13 +100,15 @@ def find_events(
     }
     events = events.filter(**{name: value for name, value in conditions.items() if value is not None})
     if meter is not None:
-        events = events.filter(RawSQL(f"({_OF_METER})", [meter.pk, meter.pk], output_field=BooleanField()))
+        # Our own text; the meter's number is bound.
+        of_meter = RawSQL(f"({_OF_METER})", [meter.pk, meter.pk], output_field=BooleanField())  # noqa: S611
+        events = events.filter(of_meter)
     return events
 
 
 def event_detail(event_id: UUID) -> EventDetail:
     """Return an event by our id of it, with all that it was counted as. Raises EventNotFound (404)."""
-    event = _annotated(UsageEvent.objects.filter(near(event_id))).first() if event_id.version == 7 else None
+    event = described(UsageEvent.objects.filter(near(event_id))).first() if event_id.version == 7 else None
     if event is None:
         raise EventNotFound(f"There is no event {event_id}.")
     movements = [_Movement(RECORD, balance_id, key, Decimal(text)) for balance_id, key, text in event.counts]
@@ -122,7 +124,7 @@ class _Movement(NamedTuple):
     quantity: Decimal
 
 
-def _annotated(events: QuerySet[UsageEvent]) -> QuerySet[UsageEvent]:
+def described(events: QuerySet[UsageEvent]) -> QuerySet[UsageEvent]:
     """Read data as text: the model's own decoder would make floats of its numbers."""
     counts = EventCount.objects.filter(event_id=OuterRef("pk"))
     return events.defer("data").annotate(
@@ -151,7 +153,7 @@ def _explained(event: UsageEvent, movements: Sequence[_Movement]) -> Iterator[Co
             quantity=movement.quantity,
             segment=segment,
             version_id=span.version_id,
-            charge_id=charge.charge_id if charge else None,
+            charge_id=int(charge.charge_id) if charge else None,
         )
 
 

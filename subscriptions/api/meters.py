@@ -12,6 +12,7 @@ from rest_framework.views import APIView
 from billing_site.http.pagination import page
 from billing_site.http.queries import QueryParameters
 from billing_site.http.serializers import CodeField, StrictSerializer, TextField, TimestampField
+from subscriptions.api.authentication import actor_of
 from subscriptions.models import Meter
 from subscriptions.selectors.catalog import get_meter
 from subscriptions.services import catalog
@@ -160,7 +161,7 @@ class Meters(APIView):
         NO_PARAMETERS.read(request)
         given = MeterInput(data=request.data)
         given.is_valid(raise_exception=True)
-        meter = catalog.create_meter(**given.validated_data, actor=request.auth.actor)
+        meter = catalog.create_meter(**given.validated_data, actor=actor_of(request))
         return Response(_shown(meter), status=201)
 
 
@@ -187,5 +188,5 @@ class MeterByCode(APIView):
         found = get_meter(meter)
         given = MeterChanges(data=request.data)
         given.is_valid(raise_exception=True)
-        updated = catalog.update_meter(meter_id=found.pk, changes=given.validated_data, actor=request.auth.actor)
+        updated = catalog.update_meter(meter_id=found.pk, changes=given.validated_data, actor=actor_of(request))
         return Response(_shown(updated))

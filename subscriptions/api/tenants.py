@@ -11,6 +11,7 @@ from rest_framework.views import APIView
 
 from billing_site.http.pagination import page
 from billing_site.http.serializers import CodeField, StrictSerializer, TextField, TimestampField, is_clean
+from subscriptions.api.authentication import actor_of
 from subscriptions.api.meters import NO_PARAMETERS, PAGE_PARAMETERS, PAGING, AsGivenField, page_of
 from subscriptions.models import Tenant
 from subscriptions.selectors.agreement import running_subscription
@@ -38,7 +39,7 @@ class MetadataField(serializers.Field):
     """The operator's own notes, never read by the engine: at most 50 members, each a text, a whole number, true or false."""
 
     default_error_messages = {
-        "not_an_object": 'Must be an object such as {"crm": "00123"}.',
+        "not_an_object": "Must be an object of names and values.",
         "too_many": f"Must have at most {METADATA_MEMBERS_MAX} members.",
         "name": f"Names must have 1 to {METADATA_NAME_MAX} characters, without control characters.",
         "value": f"Values must be texts of at most {METADATA_TEXT_MAX} characters, whole numbers, true or false.",
@@ -90,7 +91,7 @@ class TenantTerms(StrictSerializer):
         max_length=64, required=False, help_text="IANA zone in which days and months are counted; UTC if absent."
     )
     country = TextField(max_length=2, allow_blank=True, required=False, help_text="ISO 3166, two letters.")
-    tax_ids = TaxId(many=True, max_length=TAX_IDS_MAX, required=False)
+    tax_ids = serializers.ListField(child=TaxId(), max_length=TAX_IDS_MAX, required=False)
     metadata = MetadataField(required=False)
 
 
@@ -166,7 +167,7 @@ class Tenants(APIView):
         NO_PARAMETERS.read(request)
         given = TenantInput(data=request.data)
         given.is_valid(raise_exception=True)
-        tenant = tenants.create_tenant(**given.validated_data, actor=request.auth.actor)
+        tenant = tenants.create_tenant(**given.validated_data, actor=actor_of(request))
         return Response(_shown(tenant), status=201)
 
 
@@ -190,7 +191,7 @@ class TenantById(APIView):
         found = get_tenant(tenant)
         given = TenantChanges(data=request.data)
         given.is_valid(raise_exception=True)
-        updated = tenants.update_tenant(tenant_id=found.pk, changes=given.validated_data, actor=request.auth.actor)
+        updated = tenants.update_tenant(tenant_id=found.pk, changes=given.validated_data, actor=actor_of(request))
         return Response(_shown(updated))
 
 

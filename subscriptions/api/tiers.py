@@ -16,13 +16,8 @@ from rest_framework.views import APIView
 
 from billing_site.http.pagination import page
 from billing_site.http.problems import DomainError
-from billing_site.http.serializers import (
-    CodeField,
-    DecimalStringField,
-    StrictSerializer,
-    TextField,
-    TimestampField,
-)
+from billing_site.http.serializers import CodeField, DecimalStringField, StrictSerializer, TextField, TimestampField
+from subscriptions.api.authentication import actor_of
 from subscriptions.api.meters import NO_PARAMETERS, PAGE_PARAMETERS, PAGING, page_of
 from subscriptions.models import Tier, TierVersion
 from subscriptions.selectors.catalog import (
@@ -36,38 +31,27 @@ from subscriptions.selectors.catalog import (
 from subscriptions.selectors.clock import wall_now
 from subscriptions.services import catalog
 
+COHORTS = ("new", "renewal", "now")
+
 _NUMBER = OpenApiParameter("number", OpenApiTypes.INT, OpenApiParameter.PATH, description="1, 2, 3 … within the tier.")
-_IF_MATCH = OpenApiParameter(
-    "If-Match",
-    location=OpenApiParameter.HEADER,
-    description='The ETag that the draft was read with, such as `"3"`; `*` for whatever it is now.',
-)
-_IF_MATCH_REQUIRED = OpenApiParameter(
-    "If-Match", location=OpenApiParameter.HEADER, required=True, description=_IF_MATCH.description
-)
-_ETAG = OpenApiParameter(
-    "ETag", location=OpenApiParameter.HEADER, response=[200, 201], description="The draft's revision, for If-Match."
-)
+_READ_WITH = 'The ETag that the draft was read with, such as `"3"`; `*` for whatever it is now.'
+_IF_MATCH = OpenApiParameter("If-Match", location="header", description=_READ_WITH)
+_IF_MATCH_REQUIRED = OpenApiParameter("If-Match", location="header", description=_READ_WITH, required=True)
+_ETAG = OpenApiParameter("ETag", location="header", description="Its revision, for If-Match.", response=[200, 201])
 
 _VERSION_DESCRIPTION = """
 Only `currency` is required; what is absent or null has its default. Amounts and quantities may be strings or numbers, and are answered as strings.
 Each fault is named by its path, such as `charges.0.price.bands.1.up_to`.
 """
 
+_PER_TOKEN = {"model": "per_unit", "unit_amount": "0.0002"}
 _EXAMPLE = OpenApiExample(
     "A month for $99 with 10,000 tokens",
     value={
         "currency": "USD",
         "interval": "month",
         "fee": "99.00",
-        "charges": [
-            {
-                "kind": "usage",
-                "meter": "tokens",
-                "included": "10000",
-                "price": {"model": "per_unit", "unit_amount": "0.0002"},
-            }
-        ],
+        "charges": [{"kind": "usage", "meter": "tokens", "included": "10000", "price": _PER_TOKEN}],
         "features": {"sso": True, "max_projects": 10},
     },
     request_only=True,
@@ -149,7 +133,9 @@ class PublishInput(StrictSerializer):
     effective_at = TimestampField(
         required=False, help_text="Now if absent. The past concerns test clocks and back-dated starts only."
     )
-    cohort = TextField(max_length=20, help_text="new: who subscribes from then on. This release has no other.")
+    cohort = serializers.ChoiceField(
+        COHORTS, help_text="new: who subscribes from then on. The others come with a later release."
+    )
 
 
 def _tier_shown(tier: Tier, live_number: int | None) -> dict[str, Any]:
@@ -207,7 +193,7 @@ class Tiers(APIView):
         NO_PARAMETERS.read(request)
         given = TierInput(data=request.data)
         given.is_valid(raise_exception=True)
-        tier = catalog.create_tier(**given.validated_data, actor=request.auth.actor)
+        tier = catalog.create_tier(**given.validated_data, actor=actor_of(request))
         return Response(_tier_shown(tier, None), status=201)
 
 
@@ -245,7 +231,7 @@ class Versions(APIView):
     @extend_schema(
         operation_id="create_tier_version",
         summary="Make a tier's next draft",
-        description=f"Without a body, the draft starts as a copy of the newest version.\n{_VERSION_DESCRIPTION}",
+        description=f"Without a document, the draft starts as a copy of the newest version.\n{_VERSION_DESCRIPTION}",
         parameters=[_ETAG],
         request=VersionInput,
         examples=[_EXAMPLE],
@@ -256,7 +242,7 @@ class Versions(APIView):
         NO_PARAMETERS.read(request)
         found = get_tier(tier)
         document = None if request.data == {} else request.data
-        version = catalog.create_version(tier=found, document=document, actor=request.auth.actor)
+        version = catalog.create_version(tier=found, document=document, actor=actor_of(request))
         return _version_answer(version, status=201)
 
 
@@ -293,7 +279,7 @@ class VersionByNumber(APIView):
         if revision is None:
             raise PreconditionRequired("Send the ETag that the draft was read with in the header If-Match.")
         saved = catalog.save_draft(
-            version_id=version.pk, document=request.data, expected_revision=revision, actor=request.auth.actor
+            version_id=version.pk, document=request.data, expected_revision=revision, actor=actor_of(request)
         )
         return _version_answer(saved)
 
@@ -317,5 +303,5 @@ class Publish(APIView):
         given = PublishInput(data=request.data)
         given.is_valid(raise_exception=True)
         revision = _expected_revision(request, version)
-        terms = {**given.validated_data, "expected_revision": revision, "actor": request.auth.actor}
+        terms = {**given.validated_data, "expected_revision": revision, "actor": actor_of(request)}
         return _version_answer(catalog.publish(version_id=version.pk, now=wall_now(), **terms))

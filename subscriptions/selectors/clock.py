@@ -8,7 +8,16 @@ from datetime import datetime
 
 from django.utils import timezone
 
+from billing_site.http.problems import DomainError
 from subscriptions.models import Tenant, TestClock
+
+
+class ClockNotFound(DomainError):
+    """No test clock has this id."""
+
+    status = 404
+    code = "not_found"
+    title = "There is no such test clock"
 
 
 def wall_now() -> datetime:
@@ -25,3 +34,11 @@ def now_for(tenant: Tenant) -> datetime:
     if tenant.test_clock_id is None:
         return wall_now()
     return TestClock.objects.values_list("now", flat=True).get(pk=tenant.test_clock_id)
+
+
+def get_clock(code: str) -> TestClock:
+    """Return a test clock by its code. Raises ClockNotFound (404)."""
+    clock = TestClock.objects.filter(code=code).first()
+    if clock is None:
+        raise ClockNotFound(f"There is no test clock {code}.")
+    return clock

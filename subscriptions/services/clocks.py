@@ -11,15 +11,8 @@ from django.db import transaction
 
 from billing_site.http.problems import DomainError, Invalid
 from subscriptions.models import TestClock
+from subscriptions.selectors.clock import ClockNotFound
 from subscriptions.services import audit, uniqueness
-
-
-class ClockNotFound(DomainError):
-    """No test clock has this id."""
-
-    status = 404
-    code = "not_found"
-    title = "There is no such test clock"
 
 
 class ClockAdvancing(DomainError):

@@ -1,0 +1,183 @@
+"""What the answers of invoices look like: JSON-safe documents, and their shapes for the published schema."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from rest_framework import serializers
+
+from billing_site.http.serializers import TimestampField
+from billing_site.http.wire import timestamp
+from invoices.models import Invoice, InvoiceLine
+from subscriptions.core.money import plain
+from subscriptions.models import BillingPeriod, Subscription, TestClock
+from subscriptions.selectors.catalog import money_text
+
+
+class PeriodDocument(serializers.Serializer[Any]):
+    """A half-open billing period."""
+
+    starts_at = TimestampField()
+    ends_at = TimestampField()
+
+
+class LineDocument(serializers.Serializer[Any]):
+    """One line of an invoice, with the components that explain its amount."""
+
+    number = serializers.IntegerField()
+    kind = serializers.CharField()
+    description = serializers.CharField()
+    quantity = serializers.CharField()
+    unit_amount = serializers.CharField(allow_null=True)
+    amount = serializers.CharField()
+    amount_precise = serializers.CharField()
+    components = serializers.ListField(child=serializers.DictField())
+    period = PeriodDocument()
+    tier_version = serializers.DictField(help_text="The tier and the number of the version that priced it.")
+
+
+class InvoiceDocument(serializers.Serializer[Any]):
+    """An invoice. Amounts are strings in the currency's units."""
+
+    id = serializers.UUIDField(allow_null=True)
+    number = serializers.CharField(allow_null=True, help_text="Taken when it is finalised.")
+    tenant = serializers.CharField()
+    subscription = serializers.UUIDField()
+    reason = serializers.ChoiceField(Invoice.Reason.choices)
+    status = serializers.ChoiceField(Invoice.Status.choices)
+    currency = serializers.CharField()
+    period = PeriodDocument(allow_null=True)
+    subtotal = serializers.CharField()
+    tax = serializers.CharField()
+    total = serializers.CharField()
+    credit_applied = serializers.CharField()
+    amount_due = serializers.CharField()
+    billed_to = serializers.DictField()
+    drafted_at = TimestampField()
+    finalized_at = TimestampField(allow_null=True)
+    voided_at = TimestampField(allow_null=True)
+    lines = LineDocument(many=True)
+
+
+class BillingPeriodDocument(PeriodDocument):
+    """A stored billing period of a subscription."""
+
+    id = serializers.UUIDField()
+    sequence = serializers.IntegerField()
+    kind = serializers.CharField()
+    closed_at = TimestampField(allow_null=True)
+
+
+class SubscriptionDocument(serializers.Serializer[Any]):
+    """A tenant on a tier, with its periods so far."""
+
+    id = serializers.UUIDField()
+    tenant = serializers.CharField()
+    tier = serializers.CharField()
+    version = serializers.IntegerField()
+    status = serializers.ChoiceField(["scheduled", "active", "ending", "ended"])
+    starts_at = TimestampField()
+    ends_at = TimestampField(allow_null=True)
+    anchor_at = serializers.CharField(help_text="The anchor's local wall time.")
+    timezone = serializers.CharField(help_text="The zone in which the anchor is read.")
+    periods = BillingPeriodDocument(many=True)
+
+
+class ClockDocument(serializers.Serializer[Any]):
+    """A test clock."""
+
+    id = serializers.CharField()
+    now = TimestampField()
+    status = serializers.ChoiceField(TestClock.Status.choices)
+
+
+def invoice_document(invoice: Invoice) -> dict[str, Any]:
+    """Return an invoice with its lines. A preview, which is not stored, has no id."""
+    currency = invoice.currency
+    return {
+        "id": str(invoice.public_id),
+        "number": invoice.printed_number,
+        "tenant": invoice.tenant.code,
+        "subscription": str(invoice.subscription.public_id),
+        "reason": invoice.reason,
+        "status": invoice.status,
+        "currency": currency,
+        "period": None if invoice.period is None else _span(invoice.period),
+        **{name: money_text(getattr(invoice, name), currency) for name in _AMOUNTS},
+        "billed_to": invoice.billed_to,
+        "drafted_at": timestamp(invoice.drafted_at),
+        "finalized_at": _instant(invoice.finalized_at),
+        "voided_at": _instant(invoice.voided_at),
+        "lines": [line_document(line) for line in invoice.lines.all()],
+    }
+
+
+_AMOUNTS = ("subtotal", "tax", "total", "credit_applied", "amount_due")
+
+
+def line_document(line: InvoiceLine) -> dict[str, Any]:
+    """Return one line."""
+    return {
+        "number": line.number,
+        "kind": line.kind,
+        "description": line.description,
+        "quantity": plain(line.quantity),
+        "unit_amount": _plain(line.unit_amount),
+        "amount": money_text(line.amount, line.currency),
+        "amount_precise": plain(line.amount_precise),
+        "components": line.components,
+        "period": _span(line.period),
+        "tier_version": {"tier": line.tier_version.tier.code, "number": line.tier_version.number},
+    }
+
+
+def subscription_document(subscription: Subscription, *, now: datetime) -> dict[str, Any]:
+    """Return a subscription with its periods, newest first."""
+    anchor = datetime.combine(subscription.anchor_date, subscription.anchor_time)
+    return {
+        "id": str(subscription.public_id),
+        "tenant": subscription.tenant.code,
+        "tier": subscription.version.tier.code,
+        "version": subscription.version.number,
+        "status": _status(subscription, now),
+        "starts_at": timestamp(subscription.starts_at),
+        "ends_at": _instant(subscription.ends_at),
+        "anchor_at": anchor.isoformat(),
+        "timezone": subscription.anchor_zone,
+        "periods": [_period(period) for period in subscription.periods.all()],
+    }
+
+
+def clock_document(clock: TestClock) -> dict[str, Any]:
+    """Return a test clock."""
+    return {"id": clock.code, "now": timestamp(clock.now), "status": clock.status}
+
+
+def _status(subscription: Subscription, now: datetime) -> str:
+    if now < subscription.starts_at:
+        return "scheduled"
+    if subscription.ends_at is None:
+        return "active"
+    return "ending" if now < subscription.ends_at else "ended"
+
+
+def _period(period: BillingPeriod) -> dict[str, Any]:
+    return {
+        "id": str(period.public_id),
+        "sequence": period.sequence,
+        "kind": period.kind,
+        **_span(period),
+        "closed_at": _instant(period.closed_at),
+    }
+
+
+def _span(period: BillingPeriod) -> dict[str, str]:
+    return {"starts_at": timestamp(period.starts_at), "ends_at": timestamp(period.ends_at)}
+
+
+def _instant(instant: datetime | None) -> str | None:
+    return None if instant is None else timestamp(instant)
+
+
+def _plain(number: Decimal | None) -> str | None:
+    return None if number is None else plain(number)

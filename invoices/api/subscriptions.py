@@ -1,0 +1,178 @@
+"""`/subscriptions`: who is on which tier, from when to when."""
+
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Prefetch
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from billing_site.http.authentication import actor_of
+from billing_site.http.pagination import page
+from billing_site.http.problems import DomainError, FieldError, Invalid
+from billing_site.http.queries import QueryParameters, code
+from billing_site.http.schema import IDEMPOTENCY_KEY, PAGING, page_of, query
+from billing_site.http.serializers import CodeField, StrictSerializer, TimestampField
+from invoices.api.documents import SubscriptionDocument, subscription_document
+from invoices.api.repeatable import answer_once
+from invoices.services import subscribing
+from subscriptions.models import BillingPeriod, Subscription, Tenant, TierVersion
+from subscriptions.selectors.catalog import get_tier, get_version, live_version
+from subscriptions.selectors.clock import now_for
+from subscriptions.selectors.tenants import TenantNotFound, get_tenant
+
+NO_PARAMETERS = QueryParameters({})
+
+
+class SubscriptionNotFound(DomainError):
+    """No subscription has this id."""
+
+    status = 404
+    code = "not_found"
+    title = "There is no such subscription"
+
+
+class StartInput(StrictSerializer):
+    """A new subscription."""
+
+    tenant = CodeField()
+    tier = CodeField()
+    version = serializers.IntegerField(
+        min_value=1, max_value=2**31 - 1, required=False, allow_null=True, help_text="The live one if absent."
+    )
+    starts_at = TimestampField(required=False, help_text="The tenant's now if absent.")
+    anchor_at = TimestampField(required=False, help_text="The start if absent.")
+    trial_days = serializers.IntegerField(
+        min_value=0, max_value=0, required=False, allow_null=True, help_text="Only 0: there are no trials yet."
+    )
+
+
+class CancelInput(StrictSerializer):
+    """How a subscription ends."""
+
+    when = serializers.ChoiceField([subscribing.NOW, subscribing.PERIOD_END])
+    credit = serializers.ChoiceField(["unused", "none"], default="none")
+
+
+class Subscriptions(APIView):
+    """The subscriptions of all tenants."""
+
+    required_scopes = {"GET": "read", "POST": "manage"}
+    parameters = QueryParameters({"tenant": code}, paged=True)
+
+    @extend_schema(
+        operation_id="list_subscriptions",
+        summary="List subscriptions, newest first",
+        parameters=[query("tenant", "Only of this tenant."), *PAGING],
+        responses=page_of("Subscription", SubscriptionDocument),
+    )
+    def get(self, request: Request) -> Response:
+        """Each with its periods."""
+        values = self.parameters.read(request)
+        found = _subscriptions()
+        if values["tenant"]:
+            found = found.filter(tenant=get_tenant(values["tenant"]))
+        return page(request, found, ordering=("-id",), serialize=_shown)
+
+    @extend_schema(
+        operation_id="start_subscription",
+        summary="Subscribe a tenant to a tier",
+        request=StartInput,
+        parameters=[IDEMPOTENCY_KEY],
+        responses={201: SubscriptionDocument},
+    )
+    def post(self, request: Request) -> Response:
+        """From `starts_at` on its first period is open and, where the fee is in advance, its opening invoice final."""
+        values = StartInput.checked(request.data)
+
+        def start() -> tuple[int, dict[str, Any]]:
+            tenant = _tenant_of(values["tenant"])
+            now = now_for(tenant)
+            starts_at = values.get("starts_at") or now
+            subscription = subscribing.start_subscription(
+                tenant=tenant,
+                version=_version_of(values, at=starts_at),
+                starts_at=starts_at,
+                anchor_at=values.get("anchor_at") or starts_at,
+                now=now,
+                actor=actor_of(request),
+            )
+            return 201, _shown(_find(subscription.public_id))
+
+        return answer_once(request, start)
+
+
+class SubscriptionDetail(APIView):
+    """One subscription."""
+
+    required_scopes = {"GET": "read"}
+
+    @extend_schema(operation_id="get_subscription", summary="Show a subscription", responses=SubscriptionDocument)
+    def get(self, request: Request, subscription: UUID) -> Response:
+        """With its periods, newest first."""
+        NO_PARAMETERS.read(request)
+        return Response(_shown(_find(subscription)))
+
+
+class Cancellation(APIView):
+    """Ends a subscription."""
+
+    required_scopes = {"POST": "manage"}
+
+    @extend_schema(
+        operation_id="cancel_subscription",
+        summary="Cancel a subscription",
+        request=CancelInput,
+        parameters=[IDEMPOTENCY_KEY],
+        responses=SubscriptionDocument,
+    )
+    def post(self, request: Request, subscription: UUID) -> Response:
+        """Now or at the end of the period; the final invoice comes when the last period closes."""
+        values = CancelInput.checked(request.data)
+
+        def cancel() -> tuple[int, dict[str, Any]]:
+            row = _find(subscription)
+            now = now_for(row.tenant)
+            subscribing.cancel_subscription(subscription_id=row.pk, now=now, actor=actor_of(request), **values)
+            return 200, _shown(_find(subscription))
+
+        return answer_once(request, cancel)
+
+
+def _subscriptions() -> Any:
+    periods = Prefetch("periods", BillingPeriod.objects.order_by("-sequence"))
+    return Subscription.objects.select_related("tenant__test_clock", "version__tier").prefetch_related(periods)
+
+
+def _find(public_id: UUID) -> Subscription:
+    found = _subscriptions().filter(public_id=public_id).first()
+    if found is None:
+        raise SubscriptionNotFound(f"There is no subscription {public_id}.")
+    return found
+
+
+def _shown(subscription: Subscription) -> dict[str, Any]:
+    return subscription_document(subscription, now=now_for(subscription.tenant))
+
+
+def _tenant_of(tenant: str) -> Tenant:
+    try:
+        return get_tenant(tenant)
+    except TenantNotFound as error:
+        raise Invalid(
+            "The subscription cannot start.", errors=[FieldError("tenant", "unknown_tenant", error.detail)]
+        ) from None
+
+
+def _version_of(values: dict[str, Any], *, at: Any) -> TierVersion:
+    tier = get_tier(values["tier"])
+    if values.get("version"):
+        return get_version(tier, values["version"])
+    version = live_version(tier, at=at)
+    if version is None:
+        message = f"has no version that is live at {at:%Y-%m-%dT%H:%M:%SZ}; publish one, or name a version"
+        raise Invalid("The subscription cannot start.", errors=[FieldError("tier", "no_live_version", message)])
+    return version
