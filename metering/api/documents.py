@@ -32,11 +32,11 @@ class EventInput(serializers.Serializer[Any]):
     id = serializers.CharField(max_length=255, help_text="Yours; unique with `source` for the tenant, for ever.")
     subject = serializers.CharField(max_length=100, help_text="The tenant's id.")
     type = serializers.CharField(max_length=200)
-    source = serializers.CharField(max_length=255, default="default")
+    source = serializers.CharField(max_length=255, default="default")  # type: ignore[assignment]
     time = serializers.DateTimeField(
         required=False, help_text="RFC 3339 with an offset; the moment of receipt if absent."
     )
-    data = serializers.DictField(
+    data = serializers.DictField(  # type: ignore[assignment]
         required=False, help_text="What meters measure. Numbers are read exactly, or as strings."
     )
 
@@ -96,12 +96,12 @@ class EventDocument(serializers.Serializer[Any]):
 
     event = serializers.UUIDField(help_text="Our id of it.")
     id = serializers.CharField(help_text="The sender's.")
-    source = serializers.CharField()
+    source = serializers.CharField()  # type: ignore[assignment]
     type = serializers.CharField()
     subject = serializers.CharField()
     time = TimestampField()
     recorded_at = TimestampField()
-    data = serializers.DictField()
+    data = serializers.DictField()  # type: ignore[assignment]
     status = serializers.ChoiceField(["counted", "unmatched", "reversed"])
     code = serializers.CharField(help_text="Why it is unmatched; else empty.")
 

@@ -15,6 +15,7 @@ import msgspec
 from billing_site.http.problems import FieldError, problem_bytes, translate
 from billing_site.http.wire import plain, timestamp
 from metering.api import wire
+from metering.selectors.balances import BalanceView
 from metering.services import committer
 from metering.services.requests import (
     ACCEPTED,
@@ -22,7 +23,6 @@ from metering.services.requests import (
     DUPLICATE,
     REJECTED,
     UNMATCHED,
-    BalanceView,
     IngestReport,
     NewEvent,
     Outcome,
@@ -128,7 +128,7 @@ def _summary(events: Sequence[NewEvent | Rejected], report: IngestReport) -> dic
 
 
 def _problem_of(index: int, event: NewEvent | Rejected, outcome: Outcome) -> dict[str, Any]:
-    document = {
+    document: dict[str, Any] = {
         "index": index,
         "id": event.id,
         "status": outcome.status,

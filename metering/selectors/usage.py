@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.db import connection
@@ -88,7 +89,7 @@ def usage(
     Windows lie in the tenant's present time zone. The first and last hold only the events inside the stretch, even where it cuts them. An
     hour that a change of clocks repeats has two rows. Raises TooManyRows beyond 10,000.
     """
-    parameters = {
+    parameters: dict[str, Any] = {
         "tenant": tenant.pk,
         "subject": tenant.code,
         "meter": meter.pk if meter else None,

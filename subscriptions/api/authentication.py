@@ -6,7 +6,6 @@ credentials open nothing here.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication
@@ -55,12 +54,6 @@ class ApiKeyAuthentication(BaseAuthentication):
     def authenticate_header(self, request: Request) -> str:
         """Return what a 401 asks for."""
         return "Bearer"
-
-
-def actor_of(request: Request) -> str:
-    """Return who calls, as the audit names a key: "key:<prefix>". Only behind ApiKeyAuthentication, which lets nobody else in."""
-    key: Any = request.auth
-    return key.actor
 
 
 class ApiKeyScheme(OpenApiAuthenticationExtension):

@@ -9,10 +9,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from billing_site.http.authentication import actor_of
 from billing_site.http.pagination import page
 from billing_site.http.queries import QueryParameters
 from billing_site.http.serializers import CodeField, StrictSerializer, TextField, TimestampField
-from subscriptions.api.authentication import actor_of
 from subscriptions.models import Meter
 from subscriptions.selectors.catalog import get_meter
 from subscriptions.services import catalog

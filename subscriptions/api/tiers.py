@@ -14,10 +14,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from billing_site.http.authentication import actor_of
 from billing_site.http.pagination import page
 from billing_site.http.problems import DomainError
 from billing_site.http.serializers import CodeField, DecimalStringField, StrictSerializer, TextField, TimestampField
-from subscriptions.api.authentication import actor_of
 from subscriptions.api.meters import NO_PARAMETERS, PAGE_PARAMETERS, PAGING, page_of
 from subscriptions.models import Tier, TierVersion
 from subscriptions.selectors.catalog import (
