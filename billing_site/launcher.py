@@ -95,7 +95,7 @@ def run(plan: Plan) -> None:
     began = time.monotonic()
     _require_free_port(plan)
     with ExitStack() as stack:
-        print(f"Starting PostgreSQL and Valkey in {plan.data_dir} …", flush=True)
+        print(f"Starting {_own_servers(plan)}; files are in {plan.data_dir} …", flush=True)
         started = stack.enter_context(servers(plan.data_dir, postgres=not plan.database_url, valkey=not plan.redis_url))
         environment = stack.enter_context(_environment(plan, started))
         _prepare(plan, environment)
@@ -106,6 +106,11 @@ def run(plan: Plan) -> None:
         wait_until(lambda: _page_answers(plan), running=running, timeout=PAGE_SECONDS, what=f"Port {plan.port}")
         print(_welcome(plan, seconds=time.monotonic() - began), flush=True)
         watch(running)
+
+
+def _own_servers(plan: Plan) -> str:
+    given = {"PostgreSQL": plan.database_url, "Valkey": plan.redis_url}
+    return " and ".join(name for name, url in given.items() if not url) or "with the servers that are given"
 
 
 def _commands(plan: Plan) -> Mapping[str, Sequence[str]]:

@@ -1,9 +1,9 @@
 """
 The slow, obvious twin of ledger and rating.
 
-Walks single events in time order and knows no segments, no totals, no increments and no code of the product; exact fractions throughout. What it
-says of a story is what the ledger and the invoice must say. Prices are the documents of the API, with the models `flat`, `per_unit`,
-`package`, `graduated` and `volume`.
+Walks single events in time order and knows no segments, no totals, no increments and no code of the product; exact
+fractions throughout. What it says of a story is what the ledger and the invoice must say. Prices are the documents of
+the API, with the models `flat`, `per_unit`, `package`, `graduated` and `volume`.
 
     events = [Event(june(5), 100), Event(june(20), 100, {"model": "opus"})]
     grants = [Grant("allowance", 150, june(1), expires_at=july(1))]
@@ -156,9 +156,11 @@ def spread_in_time_order(
     starts_at: datetime,
 ) -> list[tuple[Version, dict[tuple[tuple[str, str], ...], Fraction]]]:
     """
-    Return, for each stretch in which the same grants are live and the same version is in force, its overage by dimension set.
+    Return, for each stretch in which the same grants are live and the same version is in force, its overage by
+    dimension set.
 
-    Inside a stretch each set has the share of the overage that it has of the usage. The period's first instant always begins one.
+    Inside a stretch each set has the share of the overage that it has of the usage. The period's first instant always
+    begins one.
     """
     instants = {starts_at, *(version.starts_at for version in versions)}
     for grant in grants:

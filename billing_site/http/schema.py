@@ -6,6 +6,8 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, inline_serializer
 from rest_framework import serializers
 
+from billing_site.http.serializers import TimestampField
+
 
 def query(
     name: str, description: str, *, kind: Any = OpenApiTypes.STR, required: bool = False, **more: Any
@@ -29,6 +31,13 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     required=True,
     description="Yours, 1 to 255 characters. A repeat of the same request with the same key gets the first one's answer.",
 )
+
+
+class PeriodDocument(serializers.Serializer[Any]):
+    """A half-open stretch of time."""
+
+    starts_at = TimestampField()
+    ends_at = TimestampField()
 
 
 def page_of(name: str, row: type[serializers.Serializer[Any]]) -> serializers.Serializer[Any]:

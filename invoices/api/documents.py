@@ -6,19 +6,13 @@ from typing import Any
 
 from rest_framework import serializers
 
+from billing_site.http.schema import PeriodDocument
 from billing_site.http.serializers import TimestampField
 from billing_site.http.wire import timestamp
 from invoices.models import Invoice, InvoiceLine
 from subscriptions.core.money import plain
 from subscriptions.models import BillingPeriod, Subscription, TestClock
 from subscriptions.selectors.catalog import money_text
-
-
-class PeriodDocument(serializers.Serializer[Any]):
-    """A half-open billing period."""
-
-    starts_at = TimestampField()
-    ends_at = TimestampField()
 
 
 class LineDocument(serializers.Serializer[Any]):
@@ -57,6 +51,21 @@ class InvoiceDocument(serializers.Serializer[Any]):
     finalized_at = TimestampField(allow_null=True)
     voided_at = TimestampField(allow_null=True)
     lines = LineDocument(many=True)
+
+
+class LineEventDocument(serializers.Serializer[Any]):
+    """An event behind an invoice line."""
+
+    event = serializers.UUIDField(help_text="Our id of it.")
+    id = serializers.CharField(help_text="The sender's.")
+    source = serializers.CharField()  # type: ignore[assignment]
+    type = serializers.CharField()
+    subject = serializers.CharField()
+    time = TimestampField()
+    recorded_at = TimestampField()
+    data = serializers.DictField()  # type: ignore[assignment]
+    status = serializers.CharField()
+    code = serializers.CharField()
 
 
 class BillingPeriodDocument(PeriodDocument):

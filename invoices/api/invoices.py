@@ -14,7 +14,7 @@ from billing_site.http.pagination import page
 from billing_site.http.queries import QueryParameters, choice, code
 from billing_site.http.schema import IDEMPOTENCY_KEY, PAGING, page_of, query
 from billing_site.http.serializers import StrictSerializer, TextField
-from invoices.api.documents import InvoiceDocument, invoice_document
+from invoices.api.documents import InvoiceDocument, LineEventDocument, invoice_document
 from invoices.api.repeatable import answer_once
 from invoices.models import Invoice
 from invoices.selectors.invoices import events_of_line, get_invoice, get_line, invoices_of
@@ -97,7 +97,7 @@ class LineEvents(APIView):
         operation_id="list_line_events",
         summary="List the events behind an invoice line, newest first",
         parameters=[*PAGING],
-        responses=page_of("LineEvent", serializers.Serializer),
+        responses=page_of("LineEvent", LineEventDocument),
     )
     def get(self, request: Request, invoice: UUID, number: int) -> Response:
         """All events of the pool since the line before: which of them were overage depends on all. A fee has none."""

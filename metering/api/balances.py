@@ -10,6 +10,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from billing_site.http.queries import QueryParameters
+from billing_site.http.schema import page_of
 from metering.api.documents import BalanceAtGateDocument
 from metering.api.ingest import balance_document
 from metering.core.decision import AtLimit, GatePolicy, GateState, decide
@@ -33,14 +34,15 @@ class Balances(APIView):
     @extend_schema(
         operation_id="tenant_balances",
         summary="Show where a tenant's pools stand, and what the gate would say",
-        responses=BalanceAtGateDocument(many=True),
+        responses=page_of("Balance", BalanceAtGateDocument),
     )
     def get(self, request: Request, tenant: str) -> Response:
         """One entry per pool: one per meter, unless a charge has a pool of its own. None while the tenant has no period."""
         self.parameters.read(request)
         owner = get_tenant(tenant)
         now = now_for(owner)
-        return Response([gate_document(view) for view in _views(owner, now)])
+        # A list as every other, though a tenant's pools always fit on one page.
+        return Response({"results": [gate_document(view) for view in _views(owner, now)], "next": None})
 
 
 def _views(tenant: Tenant, now: datetime) -> list[BalanceView]:

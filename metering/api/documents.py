@@ -5,6 +5,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from billing_site.http.schema import PeriodDocument
 from billing_site.http.serializers import CodeField, DecimalStringField, StrictSerializer, TextField, TimestampField
 from metering.core.measuring import dimension_set
 from metering.models import LedgerEntry
@@ -17,13 +18,6 @@ class DimensionsField(serializers.Field):
     def to_representation(self, value: str) -> dict[str, str]:
         """Return the names and values."""
         return dict(dimension_set(value)) if value else {}
-
-
-class PeriodDocument(serializers.Serializer[Any]):
-    """A half-open stretch of time."""
-
-    starts_at = TimestampField()
-    ends_at = TimestampField()
 
 
 class EventInput(serializers.Serializer[Any]):

@@ -1,8 +1,9 @@
 """
 Burning grants: which grant covers which usage, what is left of each, and what none of them covers.
 
-Owns the order of burning and the walk over segments, which alone defines a position. Owns neither what the overage costs (`overage`) nor
-where segments begin (`segments`). Quantities are in the meter's units, exact. Source: semantics, "Grants, segments, burn-down".
+Owns the order of burning and the walk over segments, which alone defines a position. Owns neither what the overage
+costs (`overage`) nor where segments begin (`segments`). Quantities are in the meter's units, exact. Source: semantics,
+"Grants, segments, burn-down".
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,8 +33,8 @@ class Grant:
     """
     A quantity that covers usage which occurs in [effective_at, ends_at).
 
-    `quantity` is what is left where the walk begins: all of it, less what closed periods have burned. A rescaled grant has its present
-    quantity from its beginning on. A grant that never expires has `expires_at` None.
+    `quantity` is what is left where the walk begins: all of it, less what closed periods have burned. A rescaled grant
+    has its present quantity from its beginning on. A grant that never expires has `expires_at` None.
     """
 
     id: GrantId
@@ -74,8 +75,8 @@ class Position:
     """
     Where a pool stands after a walk. used = covered + overage.
 
-    `segments` are in the order of the walk. `remaining` names every grant, also those no longer in force: what they have left can still be
-    burned by late events of their time.
+    `segments` are in the order of the walk. `remaining` names every grant, also those no longer in force: what they
+    have left can still be burned by late events of their time.
     """
 
     segments: tuple[Burndown, ...]
@@ -87,7 +88,8 @@ class Position:
 
 def burn_order(grants: Iterable[Grant]) -> list[Grant]:
     """
-    Sort grants into the order in which they burn: priority, soonest expiry (never last), promotional before paid, oldest, id.
+    Sort grants into the order in which they burn: priority, soonest expiry (never last), promotional before paid,
+    oldest, id.
 
     Voiding a grant does not move it: what was burned before keeps its order.
     """
@@ -98,7 +100,8 @@ def burn_down(usage: Decimal, *, grants: Sequence[Grant], as_of: datetime) -> Bu
     """
     Consume the grants in force at `as_of` in the documented order, and report what none of them covers.
 
-    The order in which `grants` are given does not matter. sum(burns) + overage == usage, always. Raises ValueError for negative usage.
+    The order in which `grants` are given does not matter. sum(burns) + overage == usage, always. Raises ValueError for
+    negative usage.
     """
     position = walk([(as_of, usage)], grants)
     return position.segments[0]
@@ -108,10 +111,12 @@ def split(
     quantity: Decimal, grants_in_order: Iterable[tuple[GrantId, Decimal]]
 ) -> tuple[list[tuple[GrantId, Decimal]], Decimal]:
     """
-    Split a quantity over (grant, what is left of it) pairs that stand in burn order, and return the burns and the overage.
+    Split a quantity over (grant, what is left of it) pairs that stand in burn order, and return the burns and the
+    overage.
 
-    This is how an event in the newest segment appends to a position: with what is left of the grants in force there, the result is what
-    walking again would add. Grants that give nothing are left out. Raises ValueError for a negative quantity.
+    This is how an event in the newest segment appends to a position: with what is left of the grants in force there,
+    the result is what walking again would add. Grants that give nothing are left out. Raises ValueError for a negative
+    quantity.
 
     >>> split(Decimal(150), [(1, Decimal(100)), (2, Decimal(0)), (3, Decimal(20))])
     ([(1, Decimal('100')), (3, Decimal('20'))], Decimal('30'))
@@ -134,9 +139,9 @@ def walk(segment_totals: Iterable[tuple[datetime, Decimal]], grants: Sequence[Gr
     """
     Walk the segments of a pool in time order over their totals, and return the position.
 
-    A segment is given by its start and its usage, because the grants in force at the start are those of the whole segment. It may belong to
-    any period: grants that reach over several are walked over the segments of all that are not yet closed, in one call. Neither the
-    order of events inside a segment nor that of `grants` matters.
+    A segment is given by its start and its usage, because the grants in force at the start are those of the whole
+    segment. It may belong to any period: grants that reach over several are walked over the segments of all that are
+    not yet closed, in one call. Neither the order of events inside a segment nor that of `grants` matters.
 
     Raises ValueError for segments out of time order, negative usage, or a grant given twice.
 

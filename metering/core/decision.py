@@ -1,9 +1,9 @@
 """
 The gate's decision: may a call that will use a quantity run, and what would stop it.
 
-Owns the comparison of a position with the limits of a charge. Does not own holds or positions, which the caller reads under the balance's
-lock; nor the amount, which is estimated by the function that will bill it (`overage.price_pool`). Quantities are in the meter's units.
-Source: semantics, "The gate".
+Owns the comparison of a position with the limits of a charge. Does not own holds or positions, which the caller reads
+under the balance's lock; nor the amount, which is estimated by the function that will bill it (`overage.price_pool`).
+Quantities are in the meter's units. Source: semantics, "The gate".
 """
 
 from dataclasses import dataclass
@@ -54,8 +54,8 @@ class GateState:
     """
     A pool's position now: used = covered + overage.
 
-    `held` is the sum of the holds that have not been settled, `remaining_in_force` what is left of the grants in force now. At
-    `period_ends_at` the limits of a period start anew.
+    `held` is the sum of the holds that have not been settled, `remaining_in_force` what is left of the grants in force
+    now. At `period_ends_at` the limits of a period start anew.
     """
 
     used: Decimal
@@ -79,8 +79,8 @@ class BindingLimit:
     """
     The limit that binds first.
 
-    `limit` bounds usage and holds for `allowance`, overage for `overage_quantity_max`. `left` is the largest quantity that would still be
-    granted under it before this call.
+    `limit` bounds usage and holds for `allowance`, overage for `overage_quantity_max`. `left` is the largest quantity
+    that would still be granted under it before this call.
     """
 
     kind: LimitKind
@@ -93,8 +93,8 @@ class Decision:
     """
     The answer, with what is left of the grants in force after all holds (this call's too, unless denied), 0 or more.
 
-    `overage_quantity` is the part of the call that no grant would cover; for a denied call, that would have been. `frees_at` is when a limit
-    that denied or degraded the call starts anew.
+    `overage_quantity` is the part of the call that no grant would cover; for a denied call, that would have been.
+    `frees_at` is when a limit that denied or degraded the call starts anew.
     """
 
     decision: Outcome
@@ -109,9 +109,10 @@ def decide(state: GateState, policy: GatePolicy, quantity: Decimal) -> Decision:
     """
     Decide on a call that will use `quantity`.
 
-    A call is granted only if used + held + quantity ≤ limit. Under `deny` the limit is what is covered plus what remains of the grants in
-    force; `overage_quantity_max` lies that much above it. Recorded usage may exceed a limit: then every call is denied until there is
-    room. Binds nothing: the hold is the caller's to write. Raises ValueError for a negative quantity.
+    A call is granted only if used + held + quantity ≤ limit. Under `deny` the limit is what is covered plus what
+    remains of the grants in force; `overage_quantity_max` lies that much above it. Recorded usage may exceed a limit:
+    then every call is denied until there is room. Binds nothing: the hold is the caller's to write. Raises ValueError
+    for a negative quantity.
     """
     if quantity < 0:
         raise ValueError(f"a call does not use a negative quantity: {quantity}")

@@ -1,14 +1,15 @@
 """
-When two events are the same: the digest of their identity, the fingerprint of their content, and where two contents differ.
+When two events are the same: the digest of their identity, the fingerprint of their content, and where two contents
+differ.
 
-Owns the canonical text of a JSON value. Does not own the subject (it stands beside the digest), nor the window of accepted times: identity
-is judged before it, so that a request may be sent again at any time. Source: semantics, "Identity of an event".
+Owns the canonical text of a JSON value. Does not own the subject (it stands beside the digest), nor the window of
+accepted times: identity is judged before it, so that a request may be sent again at any time. Source: semantics,
+"Identity of an event".
 """
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from enum import StrEnum
 from hashlib import blake2b
 from itertools import islice
 from json.encoder import encode_basestring
@@ -22,14 +23,6 @@ _MICROSECOND = timedelta(microseconds=1)
 _PLAIN_EXPONENTS = range(-30, 30)  # of the leading digit; numbers outside are written with an exponent, never expanded
 _PLAIN_INTEGER_LIMIT = 10**30
 _DIFFERENCES_MAX = 20
-
-
-class Standing(StrEnum):
-    """What an event is, given what is stored under its identity."""
-
-    NEW = "new"
-    DUPLICATE = "duplicate"
-    CONFLICT = "conflict"
 
 
 class Content(NamedTuple):
@@ -53,30 +46,19 @@ def fingerprint(type: str, data: Mapping[str, object], time: datetime | None) ->
     """
     Return 16 bytes that are equal for equal content: type, data, and the time if it was sent.
 
-    Numbers are compared by value and members in any order: 1, 1.0 and 1e0 are the same, and so is the string "1.00", because a quantity
-    may be sent either way. Times are compared as instants, to the microsecond.
+    Numbers are compared by value and members in any order: 1, 1.0 and 1e0 are the same, and so is the string "1.00",
+    because a quantity may be sent either way. Times are compared as instants, to the microsecond.
 
-    `data` is decoded JSON with Decimal for every fraction; a float is a TypeError, because it has lost digits already. A time without
-    a zone is a ValueError.
+    `data` is decoded JSON with Decimal for every fraction; a float is a TypeError, because it has lost digits already.
+    A time without a zone is a ValueError.
     """
     return _blake(f"{encode_basestring(type)}{_instant(time)}{canonical(data)}")
 
 
-def standing(fingerprint: bytes, *, known: bytes | None) -> Standing:
-    """
-    Compare an event's fingerprint with the one stored under its identity, or None where there is none.
-
-    The first event keeps the identity for ever; only `new` is counted. Keep the fingerprints of new events of a batch beside the stored
-    ones, so that an event repeated inside the batch is found, but not those of rejected events: they do not take their key.
-    """
-    if known is None:
-        return Standing.NEW
-    return Standing.DUPLICATE if fingerprint == known else Standing.CONFLICT
-
-
 def differing_fields(stored: Content, sent: Content) -> list[str]:
     """
-    Return the dotted paths at which two contents differ, in order, at most 20; empty exactly when the fingerprints are equal.
+    Return the dotted paths at which two contents differ, in order, at most 20; empty exactly when the fingerprints are
+    equal.
 
     A member that only one of them has is named, not its parts. Items of arrays count from 0.
 
@@ -91,8 +73,9 @@ def canonical(value: object) -> str:
     """
     Return the one text of a decoded JSON value: equal values have equal texts, however they were spelt.
 
-    It is compact JSON with sorted members, in which strings that are plain numbers (at most 18 digits and 12 decimals) stand as numbers.
-    Never expands an exponent, so that 1E+1000000 costs no more than it is long. Raises TypeError for what JSON cannot say, floats included.
+    It is compact JSON with sorted members, in which strings that are plain numbers (at most 18 digits and 12 decimals)
+    stand as numbers. Never expands an exponent, so that 1E+1000000 costs no more than it is long. Raises TypeError for
+    what JSON cannot say, floats included.
     """
     kind = type(value)
     if kind is str:
@@ -113,7 +96,8 @@ def canonical(value: object) -> str:
 
 def canonical_number(number: int | Decimal) -> str:
     """
-    Return the one text of a number: no leading or trailing zeros and no "-0"; with an exponent only where it is very large or small.
+    Return the one text of a number: no leading or trailing zeros and no "-0"; with an exponent only where it is very
+    large or small.
 
     >>> [canonical_number(number) for number in (100, Decimal("1e2"), Decimal("0.50"), Decimal("-0.0"), Decimal("10E+99"))]
     ['100', '100', '0.5', '0', '1e100']

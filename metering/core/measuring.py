@@ -1,8 +1,8 @@
 """
 Measuring: what an event's data counts for a meter, and in which dimension set.
 
-Owns a meter's reading of data: filters, weighted properties, declared dimensions; and the recount of a period. Does not own how a quantity is
-written (`quantities`), prices, nor which events are accepted. Source: semantics, "Measuring".
+Owns a meter's reading of data: filters, weighted properties, declared dimensions; and the recount of a period. Does not
+own how a quantity is written (`quantities`), prices, nor which events are accepted. Source: semantics, "Measuring".
 """
 
 import json
@@ -58,8 +58,8 @@ class WeightedProperty:
     """
     One summand of a meter's value: the property at a dotted path, times a weight.
 
-    `money` says that the property is an amount, often computed from floats: it is rounded half even to 18 decimals where other properties
-    would be refused.
+    `money` says that the property is an amount, often computed from floats: it is rounded half even to 18 decimals
+    where other properties would be refused.
     """
 
     path: str
@@ -77,11 +77,12 @@ class MeterDefinition:
     """
     What a meter counts: events of one type that pass its filters, by the sum of weighted properties.
 
-    `filters` maps a dotted path to the value it must have, or a list of such values; numbers equal their strings, and null equals absent.
-    `dimensions` are dotted paths, too. `precision` is the number of decimals to which prorated allowances of the meter are rounded.
+    `filters` maps a dotted path to the value it must have, or a list of such values; numbers equal their strings, and
+    null equals absent. `dimensions` are dotted paths, too. `precision` is the number of decimals to which prorated
+    allowances of the meter are rounded.
 
-    Raises ValueError for what cannot be measured: a count of a property or anything else of none, a unique count of several, money beside
-    what is no money, a dimension or property named twice.
+    Raises ValueError for what cannot be measured: a count of a property or anything else of none, a unique count of
+    several, money beside what is no money, a dimension or property named twice.
     """
 
     code: str
@@ -176,10 +177,11 @@ def measure(definition: MeterDefinition, data: Mapping[str, object], *, event_ty
     """
     Read an event's data for one meter.
 
-    `data` is decoded JSON, with Decimal for every fraction; numbers may also be sent as strings of plain decimals. `event_type` is compared
-    with the meter's unless the caller, who passes None, has chosen the meter by it. Of several weighted properties, missing ones count
-    as 0 if at least one is there; null is the same as missing. Money is rounded half even, to 18 decimals where it is read and to the 12
-    of a quantity after the weighted sum; all else is exact or refused.
+    `data` is decoded JSON, with Decimal for every fraction; numbers may also be sent as strings of plain decimals.
+    `event_type` is compared with the meter's unless the caller, who passes None, has chosen the meter by it. Of several
+    weighted properties, missing ones count as 0 if at least one is there; null is the same as missing. Money is rounded
+    half even, to 18 decimals where it is read and to the 12 of a quantity after the weighted sum; all else is exact or
+    refused.
     """
     if event_type is not None and event_type != definition.event_type:
         return NotMatched()

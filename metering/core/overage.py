@@ -1,9 +1,9 @@
 """
 Pricing a pool's overage: spreading it over dimension sets and versions, and what is still to be booked.
 
-Owns which charge prices which part of the period's overage. Does not own what a part costs (`subscriptions.core.pricing`), nor which usage is
-overage (`burndown`). Quantities and amounts are exact fractions, amounts in major currency units. Source: semantics, "Rating", "Overage",
-and "Changing tier in mid-period".
+Owns which charge prices which part of the period's overage. Does not own what a part costs
+(`subscriptions.core.pricing`), nor which usage is overage (`burndown`). Quantities and amounts are exact fractions,
+amounts in major currency units. Source: semantics, "Rating", "Overage", and "Changing tier in mid-period".
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -50,8 +50,8 @@ class SegmentUsage:
     """
     What a pool used in one segment, by dimension set, and how much of it is overage.
 
-    `events` counts the events, and `clamped` sums their amounts clamped one by one, for charges that need them (percentages); other pools
-    leave both out.
+    `events` counts the events, and `clamped` sums their amounts clamped one by one, for charges that need them
+    (percentages); other pools leave both out.
     """
 
     version_id: VersionId
@@ -66,8 +66,8 @@ class PricedPart:
     """
     What the part [start, end) of a charge's axis costs.
 
-    The axis counts overage in time order, for a charge that rates the whole value usage. `top_up` is what the minimum spend of the last
-    version adds, on the last bill of the period only; it is not in `amount`.
+    The axis counts overage in time order, for a charge that rates the whole value usage. `top_up` is what the minimum
+    spend of the last version adds, on the last bill of the period only; it is not in `amount`.
     """
 
     charge_id: ChargeId
@@ -97,8 +97,8 @@ class PricedPool:
     """
     The price of a pool's period. The parts are in time order.
 
-    A version that was left and came back has two parts for each charge. `unpriced` is the overage of sets that no charge of their version
-    matches.
+    A version that was left and came back has two parts for each charge. `unpriced` is the overage of sets that no
+    charge of their version matches.
     """
 
     parts: tuple[PricedPart, ...]
@@ -141,8 +141,8 @@ def overage_delta(owed: Owed, *, booked: Booked) -> OverageDelta:
     """
     Return what is owed so far and not yet booked, unrounded.
 
-    Fractions that no decimal holds are stored to 18 places; since it is always the whole that is so cut, never a delta, booking twice books
-    nothing, and booking in steps comes to the same.
+    Fractions that no decimal holds are stored to 18 places; since it is always the whole that is so cut, never a delta,
+    booking twice books nothing, and booking in steps comes to the same.
     """
     quantity, amount = precise(owed.quantity), precise(owed.amount)
     with exact():
@@ -151,7 +151,8 @@ def overage_delta(owed: Owed, *, booked: Booked) -> OverageDelta:
 
 def match(charges: Iterable[ChargeTerms], dimension_set: DimensionSet) -> ChargeTerms | None:
     """
-    Return the charge of one version that prices a dimension set: the most specific of those that match, None if there is none.
+    Return the charge of one version that prices a dimension set: the most specific of those that match, None if there
+    is none.
 
     Raises ValueError when two are equally specific: a version like that is not published.
     """
@@ -168,7 +169,8 @@ def match(charges: Iterable[ChargeTerms], dimension_set: DimensionSet) -> Charge
 
 def spread(overage: Decimal, usage: Mapping[DimensionSet, Decimal]) -> dict[DimensionSet, Fraction]:
     """
-    Spread one segment's overage over its dimension sets, in proportion to their usage: exactly, so that the shares sum to it.
+    Spread one segment's overage over its dimension sets, in proportion to their usage: exactly, so that the shares sum
+    to it.
 
     Sets without usage are left out. Raises ValueError unless 0 ≤ overage ≤ usage.
     """
@@ -182,10 +184,11 @@ def price_pool(segments: Sequence[SegmentUsage], charges: Sequence[ChargeTerms])
     """
     Price the overage of a pool's period, so far or at its end.
 
-    `segments` are all segments of the period in time order, also those without usage; `charges` those of the pool in every version that the
-    segments name. Each version's overage is the part of every charge's axis that begins after the overage of earlier segments in the sets
-    that the charge would have priced; so neither a change between equal versions nor a cycle of changes alters what is owed. Charges of
-    the models that rate a whole value see usage in the place of overage, and are priced along an axis in the same way.
+    `segments` are all segments of the period in time order, also those without usage; `charges` those of the pool in
+    every version that the segments name. Each version's overage is the part of every charge's axis that begins after
+    the overage of earlier segments in the sets that the charge would have priced; so neither a change between equal
+    versions nor a cycle of changes alters what is owed. Charges of the models that rate a whole value see usage in the
+    place of overage, and are priced along an axis in the same way.
 
     What a price asks for 0 units is owed once: in the first version, or by the part that begins the axis.
 

@@ -1,8 +1,8 @@
 """
 How a quantity is written in JSON, and the digits that it holds: 18 before the decimal point and 12 after it.
 
-Owns which numbers are refused, and why. Does not own where in an event they stand (`measuring`). Called for every event: arithmetic uses contexts
-of this module, because entering one costs more than the arithmetic.
+Owns which numbers are refused, and why. Does not own where in an event they stand (`measuring`). Called for every
+event: arithmetic uses contexts of this module, because entering one costs more than the arithmetic.
 """
 
 import re
@@ -45,8 +45,8 @@ def read_quantity(value: object) -> Decimal:
     """
     Return the quantity that a JSON value states, exactly.
 
-    A string is a plain decimal; a number (int or Decimal) may have an exponent. The size is judged by the exponent before any digit is
-    written out: 1E+1000000 costs nothing. Raises RefusedValue.
+    A string is a plain decimal; a number (int or Decimal) may have an exponent. The size is judged by the exponent
+    before any digit is written out: 1E+1000000 costs nothing. Raises RefusedValue.
 
     >>> read_quantity("340"), read_quantity(Decimal("3.4e2")) == 340
     (Decimal('340'), True)

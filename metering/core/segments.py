@@ -1,8 +1,8 @@
 """
 Cutting a pool's period into segments: stretches in which the same grants are in force and the same version prices.
 
-Inside a segment the order of events cannot matter, so that its total is all that the walk needs. Owns no totals and burns nothing
-(`burndown` does). Source: semantics, "Grants, segments, burn-down".
+Inside a segment the order of events cannot matter, so that its total is all that the walk needs. Owns no totals and
+burns nothing (`burndown` does). Source: semantics, "Grants, segments, burn-down".
 """
 
 from bisect import bisect_right
@@ -37,8 +37,9 @@ def cut(period: Period, versions: Sequence[VersionSpan], grants: Sequence[Grant]
     """
     Cut a period at every instant at which a grant starts, expires or is voided, or another version comes into force.
 
-    The segments tile the period, in time order, and each is as long as it can be. Spans and grants may reach beyond the period, and be given
-    in any order. Raises ValueError when no version is in force where the period starts, or two come into force at one instant.
+    The segments tile the period, in time order, and each is as long as it can be. Spans and grants may reach beyond the
+    period, and be given in any order. Raises ValueError when no version is in force where the period starts, or two
+    come into force at one instant.
     """
     spans = sorted(versions, key=lambda span: span.starts_at)
     starts = [span.starts_at for span in spans]
@@ -63,7 +64,8 @@ def segment_at(segments: Sequence[Segment], instant: datetime) -> Segment:
     """
     Return the segment in which `instant` lies; its end belongs to the next one.
 
-    The segments stand in time order; there may be gaps between periods. Raises LookupError for an instant outside all of them.
+    The segments stand in time order; there may be gaps between periods. Raises LookupError for an instant outside all
+    of them.
     """
     index = bisect_right(segments, instant, key=lambda segment: segment.starts_at) - 1
     if index < 0 or instant >= segments[index].ends_at:

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from metering.core import identity
-from metering.core.identity import Content, Standing, canonical, differing_fields, digest, fingerprint, standing
+from metering.core.identity import Content, canonical, differing_fields, digest, fingerprint
 
 TEN = datetime(2026, 11, 23, 10, tzinfo=UTC)
 DATA = {"model": "opus", "input_tokens": 1200, "usage": {"cached": True, "cost": Decimal("0.25")}, "tags": ["a", None]}
@@ -122,10 +122,3 @@ def test_equal_contents_differ_nowhere():
 def test_at_most_20_differences_are_named():
     many = {f"field_{number:03}": number for number in range(1000)}
     assert differing_fields(Content("t", many, None), Content("t", {}, None))[-1] == "data.field_019"
-
-
-def test_a_repeat_is_a_duplicate_and_other_content_a_conflict():
-    first = fingerprint("t", {"quantity": 1}, None)
-    assert standing(first, known=None) == Standing.NEW
-    assert standing(fingerprint("t", {"quantity": "1.0"}, None), known=first) == Standing.DUPLICATE
-    assert standing(fingerprint("t", {"quantity": 2}, None), known=first) == Standing.CONFLICT
