@@ -68,8 +68,14 @@ class WeightedProperty:
 
     def __post_init__(self) -> None:
         _path_names(self.path)
-        if not (self.weight.is_finite() and self.weight > 0):
-            raise ValueError(f"a weight is above 0, not {self.weight}")
+        try:
+            weight = read_quantity(self.weight)
+        except RefusedValue as refused:
+            raise ValueError(
+                f"a weight has the digits of a quantity, {self.weight} {_DETAILS[refused.reason]}"
+            ) from None
+        if not weight:
+            raise ValueError("a weight is above 0")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field, inline_serializer
+from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -12,6 +11,7 @@ from rest_framework.views import APIView
 from billing_site.http.authentication import actor_of
 from billing_site.http.pagination import page
 from billing_site.http.queries import QueryParameters
+from billing_site.http.schema import PAGING, page_of
 from billing_site.http.serializers import CodeField, StrictSerializer, TextField, TimestampField
 from subscriptions.models import Meter
 from subscriptions.selectors.catalog import get_meter
@@ -19,18 +19,8 @@ from subscriptions.services import catalog
 
 NO_PARAMETERS = QueryParameters()
 PAGE_PARAMETERS = QueryParameters(paged=True)
-PAGING = (
-    OpenApiParameter("limit", OpenApiTypes.INT, description="Rows per page, 1 to 100; 50 by default."),
-    OpenApiParameter("cursor", description="Where the page begins, from the `next` of the page before."),
-)
 PRECISION_MAX = 12
 WINDOW_DAYS_MAX = 366
-
-
-def page_of(name: str, row: type[serializers.Serializer[Any]]) -> serializers.Serializer[Any]:
-    """Describe one page of a list."""
-    fields = {"results": row(many=True), "next": serializers.URLField(allow_null=True)}
-    return inline_serializer(f"{name}Page", fields)
 
 
 class AsGivenField(serializers.Field):

@@ -11,8 +11,9 @@ from rest_framework.views import APIView
 
 from billing_site.http.authentication import actor_of
 from billing_site.http.pagination import page
+from billing_site.http.schema import PAGING, page_of
 from billing_site.http.serializers import CodeField, StrictSerializer, TextField, TimestampField, is_clean
-from subscriptions.api.meters import NO_PARAMETERS, PAGE_PARAMETERS, PAGING, AsGivenField, page_of
+from subscriptions.api.meters import NO_PARAMETERS, PAGE_PARAMETERS, AsGivenField
 from subscriptions.models import Tenant
 from subscriptions.selectors.agreement import running_subscription
 from subscriptions.selectors.catalog import features_of

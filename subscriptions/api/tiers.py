@@ -17,8 +17,9 @@ from rest_framework.views import APIView
 from billing_site.http.authentication import actor_of
 from billing_site.http.pagination import page
 from billing_site.http.problems import DomainError
+from billing_site.http.schema import PAGING, page_of
 from billing_site.http.serializers import CodeField, DecimalStringField, StrictSerializer, TextField, TimestampField
-from subscriptions.api.meters import NO_PARAMETERS, PAGE_PARAMETERS, PAGING, page_of
+from subscriptions.api.meters import NO_PARAMETERS, PAGE_PARAMETERS, AsGivenField
 from subscriptions.models import Tier, TierVersion
 from subscriptions.selectors.catalog import (
     get_tier,
@@ -87,12 +88,12 @@ class TierDocument(serializers.Serializer[Any]):
 
 
 @extend_schema_field({"type": "array", "maxItems": 200, "items": {"type": "object", "additionalProperties": {}}})
-class ChargesField(serializers.Field):
+class ChargesField(AsGivenField):
     """Usage of meters, and licences."""
 
 
 @extend_schema_field({"type": "object", "additionalProperties": {}})
-class TermsField(serializers.Field):
+class TermsField(AsGivenField):
     """An object of choices or entitlements."""
 
 
@@ -139,13 +140,8 @@ class PublishInput(StrictSerializer):
 
 
 def _tier_shown(tier: Tier, live_number: int | None) -> dict[str, Any]:
-    return {
-        "code": tier.code,
-        "name": tier.name,
-        "description": tier.description,
-        "live_version": live_number,
-        "created_at": tier.created_at,
-    }
+    described = {"code": tier.code, "name": tier.name, "description": tier.description}
+    return {**described, "live_version": live_number, "created_at": tier.created_at}
 
 
 def _version_answer(version: TierVersion, *, status: int = 200) -> Response:

@@ -311,6 +311,12 @@ def test_other_value_properties_are_refused(value_property):
         weighted_properties(value_property)
 
 
+@pytest.mark.parametrize("weight", ["NaN", "Infinity", "0", "-1", "1E-13", "1E+18", "1E-1000000", "1E+1000000"])
+def test_a_weight_has_the_digits_of_a_quantity(weight):
+    with pytest.raises(ValueError, match="weight"):
+        WeightedProperty("tokens", Decimal(weight))
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

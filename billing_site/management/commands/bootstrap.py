@@ -1,16 +1,34 @@
-"""`manage.py bootstrap`: the first admin and the first API key of a new installation."""
+"""`manage.py bootstrap`: the groups of staff, the first admin and the first API key of a new installation."""
 
 import os
 import secrets
 from typing import Any
 
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
+from billing_site.console.roles import ROLES, permissions_of
 from billing_site.http.problems import DomainError
 from subscriptions.models import ApiKey
 from subscriptions.services.keys import issue_key
+
+
+@transaction.atomic
+def ensure_groups() -> list[str]:
+    """
+    Make the groups that are missing, and return their names.
+
+    A group that exists is left as the operator has made it. Needs the permissions that migrating the database creates.
+    """
+    made = []
+    for role in ROLES:
+        group, is_new = Group.objects.get_or_create(name=role)
+        if is_new:
+            group.permissions.set(permissions_of(role))
+            made.append(role)
+    return made
 
 
 class Command(BaseCommand):
@@ -24,8 +42,9 @@ class Command(BaseCommand):
     help = "Create the first admin and the first API key where there is none; what was generated is printed once."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Create both in one transaction, and print only what is stored."""
+        """Create them in one transaction, and print only what is stored."""
         with transaction.atomic():
+            ensure_groups()
             lines = [*self._first_admin(), *self._first_key()]
         if lines:
             self.stdout.write("\n".join(["", *lines, "Keep them: they are not shown again.", ""]))
