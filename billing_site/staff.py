@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -29,7 +30,8 @@ class LargeTablePaginator(Paginator):
     @cached_property
     def count(self) -> int:
         """Return the number of rows, cut at the limit."""
-        return self.object_list[:ROWS_COUNTED_MAX].count()
+        rows: Any = self.object_list
+        return rows[:ROWS_COUNTED_MAX].count()
 
 
 class Moment(forms.DateTimeField):
@@ -89,7 +91,7 @@ class StaffAdmin(admin.ModelAdmin):
             "rows": rows,
             "opts": self.opts,
             "action": request.POST["action"],
-            "checkbox": admin.helpers.ACTION_CHECKBOX_NAME,
+            "checkbox": ACTION_CHECKBOX_NAME,
         }
         return TemplateResponse(request, "admin/ask.html", context)
 
@@ -162,7 +164,7 @@ class ServiceAdmin(StaffAdmin):
 
     def get_form(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         """Hand the refusal to the form; the class is made anew for each request."""
-        form = super().get_form(request, *args, **kwargs)
+        form: Any = super().get_form(request, *args, **kwargs)
         form.refusal = getattr(request, "refusal", None)
         return form
 

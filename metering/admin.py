@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
@@ -64,7 +65,10 @@ class UsageEventAdmin(ReadOnlyAdmin):
     def count_again(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
         """Replay the unmatched events of the tenants whose events are selected."""
         # One event of each subject stands for it in the audit: the tenant itself may not exist.
-        for subject, event in {event.subject: event for event in queryset}.items():
+        # Found by id, not by the list's own query, which reads every partition.
+        ids = request.POST.getlist(ACTION_CHECKBOX_NAME)
+        selected = [event for event in (self.get_object(request, one) for one in ids) if event is not None]
+        for subject, event in {event.subject: event for event in selected}.items():
             replay = replay_events(now=wall_now(), tenant=subject)
             after = {"subject": subject, "counted": replay.counted, "unmatched": replay.unmatched}
             audit.record(actor=actor_of(request), action="replay", instance=event, after=after)

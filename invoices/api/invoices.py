@@ -31,7 +31,7 @@ NO_PARAMETERS = QueryParameters({})
 class VoidInput(StrictSerializer):
     """Why an invoice is voided."""
 
-    reason = TextField(max_length=500)
+    reason = TextField(max_length=500, default="", allow_blank=True, multiline=True)
 
 
 class NothingInput(StrictSerializer):

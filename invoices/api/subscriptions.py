@@ -21,7 +21,7 @@ from invoices.api.repeatable import answer_once
 from invoices.services import subscribing
 from subscriptions.models import BillingPeriod, Subscription, Tenant, TierVersion
 from subscriptions.selectors.catalog import get_tier, get_version, live_version
-from subscriptions.selectors.clock import now_for
+from subscriptions.selectors.clock import now_for, wall_now
 from subscriptions.selectors.tenants import TenantNotFound, get_tenant
 
 NO_PARAMETERS = QueryParameters({})
@@ -54,7 +54,9 @@ class CancelInput(StrictSerializer):
     """How a subscription ends."""
 
     when = serializers.ChoiceField([subscribing.NOW, subscribing.PERIOD_END])
-    credit = serializers.ChoiceField(["unused", "none"], default="none")
+    credit = serializers.ChoiceField(
+        ["unused", "none"], default="unused", help_text="What becomes of the unused part of the running fee."
+    )
 
 
 class Subscriptions(APIView):
@@ -171,8 +173,9 @@ def _version_of(values: dict[str, Any], *, at: Any) -> TierVersion:
     tier = get_tier(values["tier"])
     if values.get("version"):
         return get_version(tier, values["version"])
-    version = live_version(tier, at=at)
+    # A start before the tier's first publication (a test clock in the past, say) gets what is on offer now.
+    version = live_version(tier, at=at) or live_version(tier, at=wall_now())
     if version is None:
-        message = f"has no version that is live at {at:%Y-%m-%dT%H:%M:%SZ}; publish one, or name a version"
+        message = "has no version that is live; publish one, or name a version"
         raise Invalid("The subscription cannot start.", errors=[FieldError("tier", "no_live_version", message)])
     return version

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
-from invoices.models import Invoice, InvoiceLine
+from invoices.models import Invoice, InvoiceLine, InvoiceLineSource
 from invoices.selectors.billable import share_of_item, whole_amount
 from invoices.selectors.invoices import bookings_of
+from invoices.selectors.sources import cumulative_amount
 from metering.core.overage import PricedPool, price_pool
 from metering.models import MeterBalance, OverageCharge
 from metering.selectors.overage import charges_of_pool
 from metering.selectors.recount import recount
-from subscriptions.core.money import exact, plain, quantize
+from subscriptions.core.money import exact, plain, precise, quantize
 from subscriptions.core.proration import prorate
+from subscriptions.models import FeeItem
 from subscriptions.selectors.agreement import version_spans
 
 
@@ -57,28 +59,53 @@ def _verify_line(line: InvoiceLine) -> Iterator[Difference]:
     if len(items) != 1:
         yield from _compare(line.number, "sources", Decimal(1), Decimal(len(items)))
         return
-    [item] = items
-    expected = prorate(whole_amount(item), share_of_item(item), currency=item.currency)
-    if item.credits is not None:
-        # A credit never gives back more than was left of its fee when it was made.
-        expected = max(expected, item.amount)
-    yield from _compare(line.number, "amount", expected, line.amount)
+    yield from _compare(line.number, "amount", _expected_of_item(items[0]), line.amount)
+
+
+def _expected_of_item(item: FeeItem) -> Decimal:
+    """Return the share of the version's fee; of a credit, what its share gives back beyond the credits made before it."""
+    share = prorate(whole_amount(item), share_of_item(item), currency=item.currency)
+    if item.credits is None:
+        return share
+    earlier = item.credits.credited_by.filter(pk__lt=item.pk).values_list("amount", flat=True)
+    with exact():
+        return share - sum(earlier, Decimal(0))
 
 
 def _verify_usage(line: InvoiceLine) -> Iterator[Difference]:
-    bookings = list(bookings_of(line).select_related("balance__meter", "balance__tenant", "balance__period"))
-    if not bookings:
+    if not bookings_of(line).exists():
         yield from _compare(line.number, "sources", Decimal(1), Decimal(0))
         return
-    last = bookings[-1]
-    priced = _priced_again(last.balance, last.last_entry_id)
-    cumulative = _cumulative(priced, last)
-    recorded = Fraction(last.amount_numerator) / Fraction(last.amount_denominator)
-    yield from _compare(line.number, "cumulative_amount", cumulative, recorded)
-    before = _invoiced_before(line)
+    last, before = _as_it_was_drafted(line)
+    cumulative = _cumulative(_priced_again(last.balance, last.last_entry_id), last)
+    yield from _compare(line.number, "cumulative_amount", cumulative, cumulative_amount(last))
     with exact():
-        expected = quantize(cumulative, line.currency) - before
-    yield from _compare(line.number, "amount", expected, line.amount)
+        yield from _compare(line.number, "amount", quantize(cumulative, line.currency) - before, line.amount)
+    yield from _compare(line.number, "amount_precise", precise(cumulative - Fraction(before)), line.amount_precise)
+
+
+def _as_it_was_drafted(line: InvoiceLine) -> tuple[OverageCharge, Decimal]:
+    """
+    Return the newest booking that the line's cumulative amount counts, and the sum of the other lines that then billed part of it.
+
+    A draft takes every booking that no line holds. So a booking was held by the last line, up to this one, that names it; a line that was
+    voided before is no holder any more, one that was voided afterwards still is.
+    """
+    sources = InvoiceLineSource.objects.filter(
+        overage_charge__period_id=line.period_id,
+        overage_charge__charge_id=line.charge_id,
+        overage_charge__kind=line.kind,
+        line_id__lte=line.pk,
+    )
+    holders = dict(sources.order_by("line_id").values_list("overage_charge_id", "line_id"))
+    last = (
+        OverageCharge.objects.select_related("balance__meter", "balance__tenant", "balance__period")
+        .filter(pk__in=holders)
+        .latest("sequence")
+    )
+    others = InvoiceLine.objects.filter(pk__in=set(holders.values()) - {line.pk})
+    with exact():
+        return last, sum(others.values_list("amount", flat=True), Decimal(0))
 
 
 def _priced_again(balance: MeterBalance, last_entry_id: int) -> PricedPool:
@@ -96,16 +123,6 @@ def _cumulative(priced: PricedPool, booking: OverageCharge) -> Fraction:
     if booking.kind == OverageCharge.Kind.MINIMUM:
         return sum((part.top_up for part in parts), Fraction(0))
     return sum((part.amount for part in parts), Fraction(0))
-
-
-def _invoiced_before(line: InvoiceLine) -> Decimal:
-    """Return what earlier lines of the same charge and period bill, of invoices that are not void."""
-    assert line.charge_id is not None  # only usage has a line before
-    earlier = InvoiceLine.objects.filter(
-        period_id=line.period_id, charge_id=line.charge_id, kind=line.kind, pk__lt=line.pk
-    ).exclude(invoice__status=Invoice.Status.VOID)
-    with exact():
-        return sum(earlier.values_list("amount", flat=True), Decimal(0))
 
 
 def _compare(

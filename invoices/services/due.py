@@ -129,11 +129,12 @@ def sweep(*, now: datetime, seconds_max: float) -> list[JournalEntry]:
     """
     Run what is due in wall time, and what a test clock that stands still has left due (usage that arrived since).
 
-    A clock that advances is left alone: its advance runs its items, in order.
+    A clock that advances is left alone: its advance runs its items, in order. Stops after `seconds_max` altogether.
     """
+    ends = monotonic() + seconds_max
     journal = run_due(until=now, seconds_max=seconds_max)
     for clock in _clocks_with_due_work():
-        journal += run_due(until=clock.now, clock=clock, seconds_max=seconds_max)
+        journal += run_due(until=clock.now, clock=clock, seconds_max=ends - monotonic())
     return journal
 
 
@@ -224,8 +225,12 @@ def _is_advancing(clock: TestClock | None) -> bool:
 
 def _clocks_with_due_work() -> list[TestClock]:
     """Return the clocks that stand still and have something due by their time."""
-    clocks_due = []
-    for clock in TestClock.objects.filter(status=TestClock.Status.READY):
-        if _next_due(clock.now, clock) is not None:
-            clocks_due.append(clock)
-    return clocks_due
+    ids: set[int] = set()
+    for kind in KINDS:
+        due = kind.rows().filter(
+            tenant__test_clock__status=TestClock.Status.READY,
+            due_at__lte=F("tenant__test_clock__now"),
+            parked_at__isnull=True,
+        )
+        ids.update(due.values_list("tenant__test_clock_id", flat=True).distinct())
+    return list(TestClock.objects.filter(pk__in=ids).order_by("pk"))

@@ -37,8 +37,11 @@ def stored_contents(events: Sequence[tuple[str, UUID | None]]) -> dict[UUID | No
 
 
 def near(event_id: UUID) -> Q:
-    """Return the condition that narrows a look-up by id to the partitions in which it can lie."""
-    made_at = datetime.fromtimestamp((event_id.int >> 80) / 1000, tz=UTC)
+    """Return the condition that narrows a look-up by id to the partitions in which it can lie; nothing lies where no date is."""
+    try:
+        made_at = datetime.fromtimestamp((event_id.int >> 80) / 1000, tz=UTC)
+    except (ValueError, OverflowError):
+        return Q(pk__in=[])
     return Q(id=event_id, recorded_at__gte=made_at - ID_TIME_SLACK, recorded_at__lte=made_at + ID_TIME_SLACK)
 
 

@@ -281,30 +281,47 @@ def _announce_overage(balance: LockedBalance) -> None:
     )
 
 
+_ADD_TO_TOTALS = """
+INSERT INTO metering_segmenttotal (balance_id, segment_at, dimension_key, quantity, events, clamped)
+SELECT * FROM unnest(%s::bigint[], %s::timestamptz[], %s::text[], %s::numeric[], %s::bigint[], %s::numeric[])
+ON CONFLICT (balance_id, segment_at, dimension_key) DO UPDATE
+SET quantity = metering_segmenttotal.quantity + excluded.quantity,
+    events = metering_segmenttotal.events + excluded.events,
+    clamped = metering_segmenttotal.clamped + excluded.clamped
+"""
+
+# PostgreSQL checks a row before it looks for the conflict, and a negative total is none: what is taken back is an update.
+_TAKE_FROM_TOTALS = """
+UPDATE metering_segmenttotal t
+SET quantity = t.quantity + d.quantity, events = t.events + d.events, clamped = t.clamped + d.clamped
+FROM unnest(%s::bigint[], %s::timestamptz[], %s::text[], %s::numeric[], %s::bigint[], %s::numeric[])
+     AS d (balance_id, segment_at, dimension_key, quantity, events, clamped)
+WHERE (t.balance_id, t.segment_at, t.dimension_key) = (d.balance_id, d.segment_at, d.dimension_key)
+"""
+
+
 def _add_totals(movements: Sequence[Movement]) -> None:
+    taken_back = [movement for movement in movements if movement.events < 0]
+    added = [movement for movement in movements if movement.events >= 0]
+    with connection.cursor() as cursor:
+        for statement, part in ((_ADD_TO_TOTALS, added), (_TAKE_FROM_TOTALS, taken_back)):
+            if part:
+                cursor.execute(statement, _as_arrays(part))
+
+
+def _as_arrays(movements: Sequence[Movement]) -> list[str]:
     rows = [
         (m.balance_id, m.segment_at.isoformat(), m.dimension_key, m.quantity, m.events, m.clamped) for m in movements
     ]
     balances, segments, keys, quantities, events, clamped = columns(rows, 6)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            INSERT INTO metering_segmenttotal (balance_id, segment_at, dimension_key, quantity, events, clamped)
-            SELECT * FROM unnest(%s::bigint[], %s::timestamptz[], %s::text[], %s::numeric[], %s::bigint[], %s::numeric[])
-            ON CONFLICT (balance_id, segment_at, dimension_key) DO UPDATE
-            SET quantity = metering_segmenttotal.quantity + excluded.quantity,
-                events = metering_segmenttotal.events + excluded.events,
-                clamped = metering_segmenttotal.clamped + excluded.clamped
-            """,
-            [
-                plain_array(balances),
-                text_array(segments),
-                text_array(keys),
-                plain_array(quantities),
-                plain_array(events),
-                plain_array(clamped),
-            ],
-        )
+    return [
+        plain_array(balances),
+        text_array(segments),
+        text_array(keys),
+        plain_array(quantities),
+        plain_array(events),
+        plain_array(clamped),
+    ]
 
 
 def _update_grants(balances: Iterable[LockedBalance]) -> None:

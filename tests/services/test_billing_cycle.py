@@ -19,7 +19,12 @@ def invoices(world):
 def test_a_month_is_billed_once_and_names_every_cent():
     world = make_world(now=at("2026-06-20 00:00"))
     [opening] = invoices(world)
-    assert (opening.reason, opening.status, opening.total, opening.printed_number) == ("opening", "open", 99, "TEST-000001")
+    assert (opening.reason, opening.status, opening.total, opening.printed_number) == (
+        "opening",
+        "open",
+        99,
+        "TEST-000001",
+    )
 
     world.use(18_305_870, time=at("2026-06-05 00:00"))
     advance(clock_id=world.clock.pk, to=at("2026-07-01 02:00"), actor=ACTOR)

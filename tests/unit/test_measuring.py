@@ -110,6 +110,7 @@ def test_a_quantity_is_taken_exactly(value, expected):
         (0.1, "not_a_number"),
         (Decimal("0.30000000000000004"), "too_fine"),
         ("0.30000000000000004", "too_fine"),
+        ("999999999999999999.9999999999999", "too_fine"),
         pytest.param("9" * 2000, "too_large", id="a string of 2,000 digits"),
         (10**18, "too_large"),
         pytest.param(10**5000, "too_large", id="an integer of 5,001 digits"),
@@ -253,6 +254,11 @@ def test_dimensions_are_sorted_and_only_the_declared_ones():
 )
 def test_a_dimension_is_one_short_value(value, reason):
     assert measure(meter(dimensions=("model",)), {"quantity": 1, "model": value}) == Refused("model", reason)
+
+
+def test_a_dimension_may_have_200_characters():
+    result = measure(meter(dimensions=("model",)), {"quantity": 1, "model": "é" * 200})
+    assert result.dimensions == (("model", "é" * 200),)
 
 
 def test_a_huge_exponent_in_a_dimension_is_not_written_out():

@@ -161,6 +161,9 @@ def test_the_latest_usage_is_overage_first_and_priced_by_its_version():
         Price(PriceModel.PERCENTAGE, rate=Decimal(10), fixed_amount=Decimal(1), free_value=Decimal(8), free_events=3),
         Price(PriceModel.PERCENTAGE, rate=Decimal(10), minimum_per_event=Decimal(1), amount_max=Decimal(5)),
         graduated((10, 3, 5), (20, 2, 6), (None, 1, 7), model=PriceModel.GRADUATED_PERCENTAGE),
+        graduated(
+            (10, 3, 5), (None, 1, 7), model=PriceModel.GRADUATED_PERCENTAGE, zero_usage=ZeroUsage.FIRST_TIER_FLAT
+        ),
     ],
     ids=str,
 )
@@ -238,6 +241,14 @@ def test_whole_values_are_priced_without_grants_and_free_ones_once():
         ("free_events", 1, 0),
         ("events", 2, 2),
     ]
+
+
+def test_a_flat_amount_of_a_whole_value_is_explained_once():
+    price = graduated((10, 50, 5), (None, 10, 7), model=PriceModel.GRADUATED_PERCENTAGE)
+    pool = price_pool([used("v1", 8), used("v2", 12)], [charge(1, "v1", price), charge(2, "v2", price)])
+    assert amounts(pool) == [(1, "v1", 4 + 5), (2, "v2", 1 + 1 + 7)]
+    explained = [(each.band, each.quantity, each.flat_amount, each.total) for each in pool.parts[1].components]
+    assert explained == [(1, 2, 0, 1), (2, 10, 7, 8)]
 
 
 def test_clamped_amounts_are_summed_not_rated_again():

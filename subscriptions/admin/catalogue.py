@@ -1,110 +1,25 @@
-"""Staff pages of the agreement's base: tenants, keys, the catalogue, records, and the staff itself."""
+"""Staff pages of the catalogue: meters, tiers, and their versions from draft to publication."""
 
 import json
 from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.auth.admin import GroupAdmin, UserAdmin
-from django.contrib.auth.models import Group, User
-from django.db import transaction
 from django.db.models import Model
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 
 from billing_site.http import wire
 from billing_site.http.problems import DomainError
-from billing_site.staff import Moment, ReadOnlyAdmin, ServiceAdmin, ServiceForm, actor_of, explain
-from subscriptions.models import ApiKey, AuditEntry, Meter, OutboxMessage, Publication, Tenant, Tier, TierVersion
+from billing_site.staff import Moment, ServiceAdmin, ServiceForm, actor_of, explain
+from subscriptions.models import Meter, Tier, TierVersion
 from subscriptions.selectors.catalog import ANSWERED_MEMBERS, version_document
 from subscriptions.selectors.clock import wall_now
-from subscriptions.services import audit, catalog, keys, tenants
+from subscriptions.services import catalog
 
-_EMPTY_LISTS = {"tax_ids": list, "metadata": dict}
 _COUNTING = ("event_type", "aggregation", "value_property", "filters", "dimensions")
-
-
-class Reason(forms.Form):
-    """Asks why, for the audit entry."""
-
-    reason = forms.CharField(max_length=1000, required=False, widget=forms.Textarea(attrs={"rows": 2}))
-
-
-@admin.register(Tenant)
-class TenantAdmin(ServiceAdmin):
-    """The operator's customers."""
-
-    list_display = ["code", "name", "currency", "timezone", "test_clock", "created_at"]
-    list_select_related = ["test_clock"]
-    search_fields = ["code", "name"]
-    raw_id_fields = ["test_clock"]
-    fields = ["code", *tenants.CHANGEABLE, "test_clock"]
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
-        """Fix, once it exists, what is for ever."""
-        return [] if obj is None else ["code", "test_clock"]
-
-    def write(self, request: HttpRequest, form: Any, *, change: bool) -> Model:
-        """Create or change the tenant."""
-        given = {
-            name: _EMPTY_LISTS[name]() if value is None and name in _EMPTY_LISTS else value
-            for name, value in form.cleaned_data.items()
-        }
-        if change:
-            changes = {name: given[name] for name in form.changed_data}
-            return tenants.update_tenant(tenant_id=form.instance.pk, changes=changes, actor=actor_of(request))
-        clock = given.pop("test_clock")
-        return tenants.create_tenant(**given, test_clock=clock.code if clock else None, actor=actor_of(request))
-
-
-class KeyForm(ServiceForm):
-    """What a new key may do."""
-
-    scopes = forms.MultipleChoiceField(choices=ApiKey.Scope.choices, widget=forms.CheckboxSelectMultiple)
-    expires_at = Moment(required=False, help_text="In UTC. Empty: it does not expire.")
-
-
-@admin.register(ApiKey)
-class ApiKeyAdmin(ServiceAdmin):
-    """Keys by their public prefix; the key itself is shown once, its digest never."""
-
-    form = KeyForm
-    list_display = ["name", "prefix", "scopes", "expires_at", "revoked_at", "created_at"]
-    ordering = ["-pk"]
-    search_fields = ["prefix", "name"]
-    actions = ["revoke"]
-
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
-        """Show what is public of a key."""
-        asked = ["name", "scopes", "expires_at"]
-        return asked if obj is None else [*asked, "prefix", "revoked_at", "created_at"]
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Refuse: a key is issued and revoked."""
-        return False
-
-    def write(self, request: HttpRequest, form: Any, *, change: bool) -> Model:
-        """Issue the key and show it, this once."""
-        given = form.cleaned_data
-        key, secret = keys.issue_key(
-            name=given["name"], scopes=given["scopes"], expires_at=given["expires_at"], actor=actor_of(request)
-        )
-        self.message_user(request, f"The new key, which is not shown again: {secret}", messages.WARNING)
-        return key
-
-    @admin.action(description="Revoke", permissions=["operate"])
-    def revoke(self, request: HttpRequest, queryset: Any) -> TemplateResponse | None:
-        """Refuse the keys from now on."""
-        answers = self.ask(request, queryset, Reason, title="Revoke")
-        if isinstance(answers, TemplateResponse):
-            return answers
-        actor, reason = actor_of(request), answers["reason"]
-        self.run_each(
-            request, queryset, lambda key: keys.revoke_key(key=key, actor=actor, reason=reason), done="Revoked"
-        )
-        return None
 
 
 class PropertyField(forms.JSONField):
@@ -154,7 +69,7 @@ class TierAdmin(ServiceAdmin):
     list_display = ["code", "name", "created_at"]
     search_fields = ["code", "name"]
 
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         """List a tier's versions, once it can have some."""
         return ["code", *catalog.TIER_CHANGEABLE, *([] if obj is None else ["version_links"])]
 
@@ -243,7 +158,7 @@ class TierVersionAdmin(ServiceAdmin):
     raw_id_fields = ["tier"]
     actions = ["publish"]
 
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         """Show the document in a field to edit, or as text when it is final or not the user's to edit."""
         if obj is None:
             return ["tier", "document"]
@@ -299,76 +214,3 @@ class TierVersionAdmin(ServiceAdmin):
             done="Published",
         )
         return None
-
-
-@admin.register(Publication)
-class PublicationAdmin(ReadOnlyAdmin):
-    """From when on which version is what new subscribers get."""
-
-    list_display = ["version", "cohort", "effective_at"]
-    list_select_related = ["version__tier"]
-    search_fields = ["version__tier__code"]
-    ordering = ["-pk"]
-
-
-@admin.register(AuditEntry)
-class AuditEntryAdmin(ReadOnlyAdmin):
-    """Who changed what."""
-
-    list_display = ["recorded_at", "actor", "action", "object_type", "object_id", "reason"]
-    ordering = ["-pk"]
-    search_fields = ["object_id__exact", "actor__exact", "action__exact"]
-    search_help_text = "An object's id, an actor (staff:ann) or an action (publish), written out in full."
-
-
-@admin.register(OutboxMessage)
-class OutboxMessageAdmin(ReadOnlyAdmin):
-    """What the world is to be told."""
-
-    list_display = ["recorded_at", "tenant", "type", "public_id"]
-    list_select_related = ["tenant"]
-    ordering = ["-pk"]
-    search_fields = ["tenant__code__exact", "type__exact"]
-    search_help_text = "A tenant's id or a message's type, written out in full."
-
-
-class Audited(admin.ModelAdmin):
-    """Leaves an audit entry of every write to Django's own models. Never a value: a password is among them."""
-
-    # Deleted one by one on their own pages, which are one transaction with the entry.
-    actions = None
-
-    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
-        """Record a new row."""
-        audit.record(actor=actor_of(request), action="create", instance=obj, after={"name": str(obj)})
-        return super().log_addition(request, obj, message)
-
-    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
-        """Record which fields have changed."""
-        after = {"name": str(obj), "changes": message}
-        audit.record(actor=actor_of(request), action="update", instance=obj, after=after)
-        return super().log_change(request, obj, message)
-
-    def log_deletions(self, request: HttpRequest, queryset: Any) -> Any:
-        """Record what is deleted."""
-        for one in queryset:
-            audit.record(actor=actor_of(request), action="delete", instance=one, before={"name": str(one)})
-        return super().log_deletions(request, queryset)
-
-
-class AuditedUserAdmin(Audited, UserAdmin):
-    """Staff accounts."""
-
-    def user_change_password(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Set a password and record that it was set, in one transaction."""
-        with transaction.atomic():
-            return super().user_change_password(request, *args, **kwargs)
-
-
-class AuditedGroupAdmin(Audited, GroupAdmin):
-    """Groups of staff and what they may do."""
-
-
-for model, page in ((User, AuditedUserAdmin), (Group, AuditedGroupAdmin)):
-    admin.site.unregister(model)
-    admin.site.register(model, page)

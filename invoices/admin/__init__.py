@@ -1,0 +1,5 @@
+"""Staff pages of what is owed: subscriptions and periods, invoices and credit; and test clocks, whose advance runs all that is due."""
+
+from invoices.admin import clocks, invoices, subscriptions
+
+__all__ = ["clocks", "invoices", "subscriptions"]

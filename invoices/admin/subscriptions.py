@@ -1,0 +1,148 @@
+"""Staff pages of subscriptions and their periods, and the release of work that waits for a person."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.db import transaction
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+from django.template.response import TemplateResponse
+
+from billing_site.staff import Moment, ReadOnlyAdmin, ServiceAdmin, ServiceForm, StaffAdmin, actor_of
+from invoices.services import due, subscribing
+from metering.models import MeterBalance
+from subscriptions.models import BillingPeriod, Subscription, TierVersion
+from subscriptions.selectors.clock import now_for
+from subscriptions.services import audit
+
+
+class Cancelling(forms.Form):
+    """Asks how a subscription ends."""
+
+    when = forms.ChoiceField(
+        choices=[(subscribing.PERIOD_END, "at the end of the running period"), (subscribing.NOW, "now")]
+    )
+    credit = forms.ChoiceField(
+        choices=[("none", "nothing"), ("unused", "the unused part of the fee")], label="Give back"
+    )
+    reason = forms.CharField(max_length=1000, required=False, widget=forms.Textarea(attrs={"rows": 2}))
+
+
+@admin.action(description="Release parked", permissions=["operate"])
+def release_parked(page: StaffAdmin, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+    """Give the parked rows among the selected all of their tries again."""
+    page.run_each(
+        request,
+        queryset.filter(parked_at__isnull=False),
+        lambda row: _release(row, actor=actor_of(request)),
+        done="Released",
+    )
+
+
+@transaction.atomic
+def _release(row: Any, *, actor: str) -> None:
+    before = {"parked_at": row.parked_at, "parked_reason": row.parked_reason}
+    due.release_parked(row)
+    audit.record(actor=actor, action="release", instance=row, before=before)
+
+
+# Its page belongs to metering, the work that it owes is run from here.
+_balances: Any = admin.site.get_model_admin(MeterBalance)
+_balances.actions = [*_balances.actions, release_parked]
+
+
+class StartForm(ServiceForm):
+    """Who starts on which version, and when."""
+
+    version = forms.ModelChoiceField(
+        TierVersion.objects.filter(published_at__isnull=False).select_related("tier").order_by("tier__code", "-number")
+    )
+    starts_at = Moment(required=False, help_text="In UTC. Empty: now, in the tenant's time.")
+    anchor_at = Moment(
+        required=False, help_text="In UTC. The moment from which periods are counted. Empty: when it starts."
+    )
+
+
+@admin.register(Subscription)
+class SubscriptionAdmin(ServiceAdmin):
+    """Who runs on what; started and cancelled here, never edited."""
+
+    form = StartForm
+    list_display = ["public_id", "tenant", "version", "starts_at", "ends_at", "due_at", "parked_at"]
+    list_select_related = ["tenant", "version__tier"]
+    list_filter = [("parked_at", admin.EmptyFieldListFilter)]
+    ordering = ["-pk"]
+    search_fields = ["tenant__code__exact"]
+    search_help_text = "A tenant's id, written out in full."
+    raw_id_fields = ["tenant"]
+    actions = ["cancel", release_parked]
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        """Ask for what starts a subscription; show what has become of it."""
+        if obj is None:
+            return ["tenant", "version", "starts_at", "anchor_at"]
+        anchor = ["anchor_date", "anchor_time", "anchor_zone"]
+        return [
+            "public_id",
+            "tenant",
+            "version",
+            "starts_at",
+            "ends_at",
+            *anchor,
+            "due_at",
+            "parked_at",
+            "parked_reason",
+        ]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        """Show our own id, which no form holds."""
+        return [] if obj is None else ["public_id"]
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Refuse: a subscription is started and cancelled."""
+        return False
+
+    def write(self, request: HttpRequest, form: Any, *, change: bool) -> Model:
+        """Start the subscription."""
+        given = form.cleaned_data
+        now = now_for(given["tenant"])
+        starts_at = given["starts_at"] or now
+        return subscribing.start_subscription(
+            tenant=given["tenant"],
+            version=given["version"],
+            starts_at=starts_at,
+            anchor_at=given["anchor_at"] or starts_at,
+            now=now,
+            actor=actor_of(request),
+        )
+
+    @admin.action(description="Cancel", permissions=["operate"])
+    def cancel(self, request: HttpRequest, queryset: QuerySet[Any]) -> TemplateResponse | None:
+        """End subscriptions, now or with their period."""
+        answers = self.ask(request, queryset, Cancelling, title="Cancel subscription")
+        if isinstance(answers, TemplateResponse):
+            return answers
+        actor = actor_of(request)
+        self.run_each(
+            request,
+            queryset.select_related("tenant"),
+            lambda row: subscribing.cancel_subscription(
+                subscription_id=row.pk, now=now_for(row.tenant), actor=actor, **answers
+            ),
+            done="Cancelled",
+        )
+        return None
+
+
+@admin.register(BillingPeriod)
+class BillingPeriodAdmin(ReadOnlyAdmin):
+    """Stored periods, and why one waits for a person."""
+
+    list_display = ["__str__", "tenant", "starts_at", "ends_at", "due_at", "closed_at", "parked_at", "parked_reason"]
+    list_select_related = ["tenant", "subscription"]
+    list_filter = [("parked_at", admin.EmptyFieldListFilter)]
+    ordering = ["-pk"]
+    search_fields = ["tenant__code__exact"]
+    search_help_text = "A tenant's id, written out in full."
+    actions = [release_parked]

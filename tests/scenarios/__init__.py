@@ -1,0 +1,1 @@
+"""Stories over months, through the public API."""
