@@ -91,6 +91,7 @@ def _as_it_was_drafted(line: InvoiceLine) -> tuple[OverageCharge, Decimal]:
     A draft takes every booking that no line holds. So a booking was held by the last line, up to this one, that names it; a line that was
     voided before is no holder any more, one that was voided afterwards still is.
     """
+    assert line.charge_id is not None  # only usage has bookings
     sources = InvoiceLineSource.objects.filter(
         overage_charge__period_id=line.period_id,
         overage_charge__charge_id=line.charge_id,

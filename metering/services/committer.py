@@ -143,6 +143,9 @@ def submit(request: Record) -> IngestReport:
     be sent again at any time.
     """
     global _committer
+    # A thread that waits must hold no connection: the pool is small, and the committer itself needs one.
+    if not connection.in_atomic_block:
+        connection.close()
     committer = _committer
     if committer is None or committer.pid != os.getpid():
         with _starting:

@@ -15,11 +15,17 @@ from metering.models import OverageCharge
 from metering.services.reversing import reverse_event
 from subscriptions.models import OutboxMessage, Subscription
 from tests.races import Killed, KilledBefore, together
-from tests.world import ACTOR, at, charge, make_world, publish
+from tests.world import ACTOR, at, charge, make_meter, make_world, publish
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 CLOSES = at("2026-07-01 01:00")
+
+
+@pytest.fixture(autouse=True)
+def tokens(transactional_db):
+    """Make the meter that every version here charges."""
+    return make_meter()
 
 
 def invoices(world):
@@ -107,7 +113,7 @@ class TestOnce:
         period_id = first_period(world).pk
 
         def late():
-            return [world.use(1000, time=at("2026-06-30 23:00")).outcomes[0].status for _ in range(20)]
+            return [world.use(1000, time=at("2026-06-19 23:00")).outcomes[0].status for _ in range(20)]
 
         statuses, _ = together(late, lambda: close_period(period_id=period_id, now=CLOSES))
         assert statuses == ["accepted"] * 20
