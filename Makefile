@@ -1,6 +1,6 @@
 # One line of help per target stands behind its name: `make help` prints them.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint
+.PHONY: help run test lint bench
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -29,6 +29,9 @@ lint: $(VENV)/installed-dev ## Check style, import contracts and types
 	@$(python) -m ruff format --check .
 	@$(VENV)/bin/lint-imports
 	@$(offline) $(python) -m mypy
+
+bench: $(VENV)/installed ## Measure ingestion, each figure as a ratio to a floor in the same run
+	@$(python) -m benchmarks
 
 $(VENV)/installed: requirements.txt
 	@sh .ci/install $(PYTHON) $(VENV) requirements.txt

@@ -54,7 +54,8 @@ _Key = tuple["Field[Any, Any]", bool]
 def _keys(model: type[Model], ordering: Sequence[str]) -> list[_Key]:
     keys: list[_Key] = []
     for term in ordering:
-        field = model._meta.get_field("id" if term in ("pk", "-pk") else term.removeprefix("-"))
+        name = term.removeprefix("-")
+        field = model._meta.pk if name == "pk" else model._meta.get_field(name)
         assert isinstance(field, Field)
         keys.append((field, term.startswith("-")))
     return keys

@@ -90,7 +90,7 @@ def decode(body: bytes) -> Any:
     Read one JSON document. Integers stay integers, other numbers become Decimal, exactly as written; never a float.
 
     Refused besides broken JSON: more than 32 levels, more values than 250,000 (or 1,000 members in one object), duplicate
-    members, NUL and lone surrogates in strings, numbers beyond 1E±400. Costs about 3 µs for a usage event of 230 bytes.
+    members, NUL and lone surrogates in strings, numbers beyond 1E±400 or of more than 400 digits. A usage event of 230 bytes costs about 3 µs.
 
     >>> decode(b'{"quantity": 0.10, "time": null}')
     {'quantity': Decimal('0.10'), 'time': None}
@@ -188,8 +188,6 @@ def _duplicate(body: bytes) -> MalformedJson:
 
 
 def _refusal(body: bytes, error: Exception) -> DomainError:
-    if isinstance(error, msgspec.ValidationError):
-        return Invalid("A number has too many digits.")
     if b"\\u" in body:
         try:
             # The standard library reads lone surrogates: what it can read and the decoder cannot, has one.

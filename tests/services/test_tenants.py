@@ -1,7 +1,10 @@
 """Tenants: what they may be, what may change, and that each change is noted."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, connection, connections, transaction
 
 from billing_site.http.problems import Invalid
 from subscriptions.models import AuditEntry, OutboxMessage, Tenant
@@ -137,6 +140,39 @@ def test_the_currency_changes_until_the_first_subscription():
 
 def subscribe(tenant, version):
     return agreement.start(tenant=tenant, version=version, starts_at=JUNE, anchor_at=JUNE, now=JUNE)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_currency_does_not_change_under_a_subscription_that_starts_meanwhile():
+    tenant, version = make(), publish(charges=[])
+    started, release = threading.Event(), threading.Event()
+
+    def start_slowly():
+        try:
+            with transaction.atomic():
+                subscribe(tenant, version)
+                started.set()
+                release.wait(10)
+        finally:
+            connections.close_all()
+
+    def change_currency():
+        try:
+            change(tenant, currency="JPY")
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(2) as threads:
+        start = threads.submit(start_slowly)
+        assert started.wait(10)
+        changed = threads.submit(change_currency)
+        with pytest.raises(TimeoutError):
+            changed.result(timeout=0.3)  # waits for the start
+        release.set()
+        start.result()
+        with pytest.raises(CurrencyFixed):
+            changed.result()
+    assert get_tenant("acme").currency == "USD"
 
 
 def test_an_entry_and_a_message_are_written_or_rolled_back_with_what_they_tell():
