@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from django.template.response import TemplateResponse
 
 from billing_site.staff import Moment, ReadOnlyAdmin, ServiceAdmin, ServiceForm, StaffAdmin, actor_of
-from invoices.services import due, subscribing
+from invoices.services import due, invoicing, subscribing
 from metering.models import MeterBalance
 from subscriptions.models import BillingPeriod, Subscription, TierVersion
 from subscriptions.selectors.clock import now_for
@@ -76,7 +76,7 @@ class SubscriptionAdmin(ServiceAdmin):
     search_fields = ["tenant__code__exact"]
     search_help_text = "A tenant's id, written out in full."
     raw_id_fields = ["tenant"]
-    actions = ["cancel", release_parked]
+    actions = ["cancel", "draft_unbilled", release_parked]
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         """Ask for what starts a subscription; show what has become of it."""
@@ -133,6 +133,17 @@ class SubscriptionAdmin(ServiceAdmin):
             done="Cancelled",
         )
         return None
+
+    @admin.action(description="Draft an invoice of what is unbilled", permissions=["operate"])
+    def draft_unbilled(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        """Leave drafts, which are finalised on the invoices' page."""
+        actor = actor_of(request)
+        self.run_each(
+            request,
+            queryset.select_related("tenant"),
+            lambda row: invoicing.draft_unbilled(subscription_id=row.pk, now=now_for(row.tenant), actor=actor),
+            done="Drafted",
+        )
 
 
 @admin.register(BillingPeriod)

@@ -157,11 +157,12 @@ def void(*, invoice_id: int, now: datetime, actor: str, reason: str) -> Invoice:
         return invoice
 
 
-def draft_unbilled(*, subscription_id: int, now: datetime, actor: str) -> Invoice | None:
+def draft_unbilled(*, subscription_id: int, now: datetime, actor: str) -> Invoice:
     """
-    Draft a manual invoice of what is unbilled, for staff to look at and finalise; None when there is nothing.
+    Draft a manual invoice of what is unbilled, for staff to look at and finalise.
 
-    It names the subscription's newest period. Raises NothingToBill (409) before the first period has begun.
+    It names the subscription's newest period, and holds what it bills until it is finalised. Raises NothingToBill (409), also before the
+    first period has begun.
     """
     with transaction.atomic():
         subscription = lock_subscription(subscription_id)
@@ -172,8 +173,9 @@ def draft_unbilled(*, subscription_id: int, now: datetime, actor: str) -> Invoic
         invoice = draft(
             subscription=subscription, period=period, reason=Invoice.Reason.MANUAL, now=now, sequence=sequence
         )
-        if invoice is not None:
-            audit.record(actor=actor, action="draft", instance=invoice, after={"subtotal": plain(invoice.subtotal)})
+        if invoice is None:
+            raise NothingToBill("Everything that is billable stands on an invoice.")
+        audit.record(actor=actor, action="draft", instance=invoice, after={"subtotal": plain(invoice.subtotal)})
         return invoice
 
 

@@ -153,6 +153,9 @@ def _body(request: Request) -> bytes:
     announced = str(request.META.get("CONTENT_LENGTH") or "")
     if announced.isdecimal() and int(announced[:20]) > BODY_BYTES_MAX:
         raise BodyTooLarge(f"The body is larger than {BODY_BYTES_MAX} bytes.")
+    if not announced and request.META.get("wsgi.input_terminated"):
+        # A chunked body has no length; Django would take it for empty, but this server says that it ends.
+        return request.META["wsgi.input"].read(BODY_BYTES_MAX + 1)
     return request._request.read(BODY_BYTES_MAX + 1)
 
 

@@ -26,33 +26,42 @@ from subscriptions.selectors.agreement import VersionSpan, version_spans
 
 _ZERO = Decimal(0)
 
-# The events that postings counted for a balance; +1 for each that a posting or replay counted, -1 for each reversed one.
+# The events that postings counted for a balance, in their order; +1 for each that a posting or replay counted, -1 for each reversed one.
 _EVENTS = """
 WITH postings AS (
-    SELECT DISTINCT posting_id, min(id) > %(closing)s AS is_late FROM metering_ledgerentry
+    SELECT posting_id, min(id) AS place, min(id) > %(closing)s AS is_late FROM metering_ledgerentry
     WHERE balance_id = %(balance)s AND id <= %(up_to)s AND kind = 'usage' GROUP BY posting_id
 )
-SELECT e.occurred_at, e.data::text, p.is_late, 1
+SELECT e.occurred_at, e.data::text, p.is_late, 1, p.place
 FROM metering_usageevent e JOIN postings p USING (posting_id)
 WHERE e.subject = %(subject)s AND e.counts @> jsonb_build_array(jsonb_build_array(%(balance)s::bigint))
 UNION ALL
-SELECT e.occurred_at, e.data::text, p.is_late, CASE c.kind WHEN 'reversal' THEN -1 ELSE 1 END
+SELECT e.occurred_at, e.data::text, p.is_late, CASE c.kind WHEN 'reversal' THEN -1 ELSE 1 END, p.place
 FROM metering_eventcount c JOIN postings p USING (posting_id)
 JOIN metering_usageevent e ON e.subject = %(subject)s AND e.id = c.event_id
 WHERE c.balance_id = %(balance)s
+ORDER BY place
 """
 
 
 @dataclass(slots=True)
 class _Segment:
-    """Sums of one segment: in time, and late (after closing), by dimension set."""
+    """What one segment's events sum to by dimension set; its usage in time, and what came after closing, in its order."""
 
     span: VersionSpan
     usage: dict[DimensionSet, Decimal] = field(default_factory=dict)
     events: dict[DimensionSet, int] = field(default_factory=dict)
     clamped: dict[DimensionSet, Decimal] = field(default_factory=dict)
     in_time: Decimal = _ZERO
-    late: Decimal = _ZERO
+    late: list[Decimal] = field(default_factory=list)
+
+    def overage(self, in_time: Decimal) -> Decimal:
+        """Return the overage, given that of the usage in time: late usage adds to it, a late reversal lowers it to nothing at most."""
+        overage = in_time
+        with exact():
+            for quantity in self.late:
+                overage = max(overage + quantity, _ZERO)
+        return overage
 
 
 def recount(*, balance: MeterBalance, up_to_entry_id: int) -> list[SegmentUsage]:
@@ -66,34 +75,45 @@ def recount(*, balance: MeterBalance, up_to_entry_id: int) -> list[SegmentUsage]
         _add(balance, segments, occurred_at, data, is_late=is_late, sign=sign)
     grants = [grant.as_core() for grant in CreditGrant.objects.filter(balance=balance)]
     position = walk([(one.span.starts_at, max(one.in_time, _ZERO)) for one in segments], grants)
-    with exact():
-        return [
-            SegmentUsage(
-                version_id=one.span.version_id,
-                usage=one.usage,
-                overage=max(burndown.overage + one.late, _ZERO),
-                events=one.events,
-                clamped=one.clamped,
-            )
-            for one, burndown in zip(segments, position.segments, strict=True)
-        ]
+    return [
+        SegmentUsage(
+            version_id=one.span.version_id,
+            usage=one.usage,
+            overage=one.overage(burndown.overage),
+            events=one.events,
+            clamped=one.clamped,
+        )
+        for one, burndown in zip(segments, position.segments, strict=True)
+    ]
 
 
 def _read_events(balance: MeterBalance, up_to_entry_id: int) -> Iterator[tuple[datetime, str, bool, int]]:
-    closing = (
-        LedgerEntry.objects.filter(balance=balance, kind=LedgerEntry.Kind.EXPIRE, posting__kind="close")
-        .values_list("pk", flat=True)
-        .first()
-    )
     parameters: dict[str, Any] = {
         "balance": balance.pk,
         "subject": balance.tenant.code,
         "up_to": up_to_entry_id,
-        "closing": closing if closing is not None else 2**62,
+        "closing": _closing_entry_id(balance),
     }
     with connection.cursor() as cursor:
         cursor.execute(_EVENTS, parameters)
-        yield from cursor
+        for occurred_at, data, is_late, sign, _ in cursor:
+            yield occurred_at, data, is_late, sign
+
+
+def _closing_entry_id(balance: MeterBalance) -> int:
+    """
+    Return the ledger entry after which usage is late.
+
+    A closing that found the allowance used up let nothing expire, and left no entry. Then usage is late from the first reversal on whose
+    un-burn expired: what came before it is counted alike, in time or late, because the whole allowance covers usage either way.
+    """
+    entries = LedgerEntry.objects.filter(balance=balance)
+    expiry = entries.filter(kind=LedgerEntry.Kind.EXPIRE).select_related("posting").order_by("pk").first()
+    if expiry is None:
+        return 2**62
+    if expiry.posting.kind == "close":
+        return expiry.pk
+    return entries.filter(posting_id=expiry.posting_id).order_by("pk").values_list("pk", flat=True)[0] - 1
 
 
 def _add(
@@ -112,6 +132,6 @@ def _add(
             price = clamp_event(charge.price, measured.quantity)
             segment.clamped[names] = segment.clamped.get(names, _ZERO) + sign * price
         if is_late:
-            segment.late += quantity
+            segment.late.append(quantity)
         else:
             segment.in_time += quantity

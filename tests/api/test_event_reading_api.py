@@ -7,6 +7,7 @@ import pytest
 from django.test import Client
 
 from billing_site.database import uuid7
+from metering.api import documents
 from metering.models import UsageEvent
 from subscriptions.models import AuditEntry
 from subscriptions.services.keys import issue_key
@@ -262,3 +263,33 @@ class TestReplay:
     @pytest.mark.parametrize("body", [{"tenant": "a b"}, {"all": True}, []])
     def test_it_knows_nothing_else(self, client, body):
         assert post(client, "replay", body).status_code == 422
+
+
+def test_the_published_schema_names_exactly_the_members_of_the_answers(client, world):
+    world.use(10_001, time=NOW)
+    _, secret = issue_key(name="gateway", scopes=["ingest"], actor="system")
+    gateway = Client(headers={"Authorization": f"Bearer {secret}"})
+    event = {"id": "a", "subject": world.tenant.code, "type": "llm.completion", "data": {"total_tokens": 1}}
+    stored = gateway.post("/api/v1/events", json.dumps(event), content_type="application/json").json()
+    torn = gateway.post("/api/v1/events", json.dumps([event | {"data": {}}]), content_type="application/json").json()
+    tenant = f"/api/v1/tenants/{world.tenant.code}"
+    explained = client.get(f"/api/v1/events/{stored['event']}").json()
+    explained.pop("invoice_lines")
+    answers = {
+        documents.IngestDocument: stored,
+        documents.ProblemItem: torn["problems"][0],
+        documents.BalanceDocument: stored["balances"][0],
+        documents.EventDocument: client.get("/api/v1/events").json()["results"][0],
+        documents.EventDetailDocument: explained,
+        documents.CountedDocument: explained["counted_as"][0],
+        documents.SegmentDocument: explained["counted_as"][0]["segment"],
+        documents.PoolDocument: explained["counted_as"][0]["pool"],
+        documents.UsageDocument: client.get(f"{tenant}/usage").json(),
+        documents.UsageRowDocument: client.get(f"{tenant}/usage").json()["results"][0],
+        documents.LedgerEntryDocument: client.get(f"{tenant}/ledger").json()["results"][0],
+        documents.BalanceAtGateDocument: client.get(f"{tenant}/balances").json()["results"][0],
+        documents.DecisionDocument: client.get(f"{tenant}/balances").json()["results"][0]["decision"],
+        documents.ReplayDocument: post(client, "replay", {}).json(),
+    }
+    for document, answer in answers.items():
+        assert set(document().fields) == set(answer), document.__name__

@@ -65,7 +65,8 @@ class TestDrafts:
         world = make_world()
         draft = manual_draft(world)
         assert (draft.reason, draft.status, draft.number, draft.total) == ("manual", "draft", None, 99)
-        assert invoicing.draft_unbilled(subscription_id=world.subscription.pk, now=world.now, actor=ACTOR) is None
+        with pytest.raises(NothingToBill):
+            invoicing.draft_unbilled(subscription_id=world.subscription.pk, now=world.now, actor=ACTOR)
 
     def test_a_draft_is_not_billed_again_by_the_closing(self):
         world = make_world()

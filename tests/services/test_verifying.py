@@ -130,6 +130,24 @@ def test_late_usage_and_what_was_taken_back_after_closing_are_proved():
     assert [verify(invoice) for invoice in invoices(world)] == [[], [], []]
 
 
+@pytest.mark.parametrize("used", [8_000, 12_345])
+def test_what_was_taken_back_after_closing_covers_no_later_usage_and_is_proved(used):
+    # Whether or not the allowance was used up: what a late reversal un-burns expires at once, so each later unit is overage.
+    meter()
+    world = make_world(now=at("2026-06-20 00:00"))
+    first = world.use(used, time=at("2026-06-05 00:00")).outcomes[0].event_id
+    second = world.use(100, time=at("2026-06-05 00:00")).outcomes[0].event_id
+    advance(clock_id=world.clock.pk, to=at("2026-07-02 00:00"), actor=ACTOR)
+    world.use(30, time=at("2026-06-06 00:00"))
+    reverse_event(event_id=first, reason="test", actor=ACTOR)
+    world.use(200, time=at("2026-06-06 00:00"))
+    reverse_event(event_id=second, reason="test", actor=ACTOR)
+    world.use(50, time=at("2026-06-06 00:00"))
+    assert world.balance(period__sequence=1).overage == 150  # 0, then 200 − 100 + 50
+    advance(clock_id=world.clock.pk, to=at("2026-08-02 00:00"), actor=ACTOR)
+    assert [verify(invoice) for invoice in invoices(world)] == [[], [], []]
+
+
 def test_a_figure_that_events_do_not_confirm_is_named():
     meter()
     world = make_world(now=at("2026-06-20 00:00"))

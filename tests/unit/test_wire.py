@@ -361,6 +361,11 @@ class TestOneFaultyEventOfABatch:
         with pytest.raises(BodyTooLarge):
             wire.parse(b"[%s]" % b",".join([FAULTY["NUL"]] * 1001), JSON)
 
+    def test_a_body_that_unfolds_into_millions_of_values_is_refused_before_any_is_made(self, monkeypatch):
+        monkeypatch.setattr(wire, "_cut", None)
+        with pytest.raises(BodyTooLarge):
+            wire.parse(b"[{},[%s]]" % b",".join([b"[]"] * 1_000_000), JSON)
+
     def test_a_faulty_single_event_is_refused_with_the_reason(self):
         for fault, status in [("NUL", 422), ("half of a surrogate pair", 422), ("deep nesting", 400)]:
             with pytest.raises(DomainError) as caught:
