@@ -104,6 +104,86 @@ def test_the_upcoming_invoice_is_what_closing_bills_and_writes_nothing():
     assert api.get("/invoices").json()["results"][0]["total"] == "99.47"
 
 
+def test_within_the_grace_the_old_period_is_the_upcoming_one_and_afterwards_there_may_be_none():
+    world = make_world(now=at("2026-06-20 00:00"))
+    world.use(12_345, time=at("2026-06-05 00:00"))
+    api = Api()
+    path = f"/tenants/{world.tenant.code}/upcoming-invoice"
+    api.post(f"/test-clocks/{world.clock.code}/advance", {"to": "2026-07-01T00:30:00Z"})
+    assert (api.get(path).json()["period"]["ends_at"], api.get(path).json()["total"]) == (
+        "2026-07-01T00:00:00Z",
+        "99.47",
+    )
+    api.post(f"/test-clocks/{world.clock.code}/advance", {"to": "2026-07-01T01:00:00Z"})
+    assert (api.get(path).json()["period"]["ends_at"], api.get(path).json()["total"]) == (
+        "2026-08-01T00:00:00Z",
+        "99.00",
+    )
+
+    [subscription] = api.get("/subscriptions").json()["results"]
+    api.post(f"/subscriptions/{subscription['id']}/cancel", {"when": "now", "credit": "none"}, key="c1")
+    assert api.get(path).status_code == 204
+    api.post(f"/test-clocks/{world.clock.code}/advance", {"to": "2026-07-02T00:00:00Z"})
+    assert (api.get(path).status_code, api.get(path).json()["code"]) == (404, "no_period")
+
+
+def test_a_reason_for_voiding_is_welcome_and_not_demanded():
+    make_world()
+    api = Api()
+    [opening] = api.get("/invoices").json()["results"]
+    assert api.post(f"/invoices/{opening['id']}/void", {"why": "x"}, key="v1").json()["code"] == "unknown_field"
+    assert api.post(f"/invoices/{opening['id']}/void", key="v1").json()["status"] == "void"
+    assert api.post(f"/invoices/{opening['id']}/finalize", key="f1").json()["code"] == "state_conflict"
+
+
+def test_an_invoice_is_neither_edited_nor_deleted():
+    make_world()
+    api = Api()
+    [opening] = api.get("/invoices").json()["results"]
+    for method in ("put", "patch", "delete"):
+        answer = getattr(api._client, method)(f"/api/v1/invoices/{opening['id']}", content_type="application/json")
+        assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
+
+
+def test_lists_are_filtered_paged_and_refuse_what_they_do_not_know():
+    world, _ = billed_world()
+    api = Api()
+    api.post(f"/test-clocks/{world.clock.code}/advance", {"to": "2026-09-02T00:00:00Z"})
+    first = api.get("/invoices", tenant=world.tenant.code, status="open", limit=3).json()
+    assert len(first["results"]) == 3
+    rest = api._client.get(first["next"]).json()
+    assert [one["reason"] for one in rest["results"]] == ["opening"]
+    assert api.get("/invoices", status="paid").json()["results"] == []
+    assert api.get("/invoices", tenant="nobody").status_code == 404
+    assert [
+        api.get("/invoices", **bad).status_code for bad in ({"status": "lost"}, {"state": "open"}, {"limit": 0})
+    ] == [400] * 3
+
+
+def test_the_events_of_a_line_come_in_pages_and_of_its_charge_alone():
+    make_meter(dimensions=["model"])
+    opus = charge(dimensions={"model": "opus"}, included=None, price={"model": "per_unit", "unit_amount": "0.001"})
+    world = make_world(version=publish("pools", charges=[charge(included="0"), opus]), now=at("2026-06-20 00:00"))
+    for day in range(5, 10):
+        world.use(1000, time=at(f"2026-06-0{day} 00:00"), model="opus")
+        world.use(1000, time=at(f"2026-06-0{day} 12:00"), model="haiku")
+    api = Api()
+    api.post(f"/test-clocks/{world.clock.code}/advance", {"to": "2026-07-01T02:00:00Z"})
+    world.use(500, time=at("2026-06-11 00:00"), model="opus")
+    api.post(f"/test-clocks/{world.clock.code}/advance", {"to": "2026-08-01T02:00:00Z"})
+    august, july, _ = api.get("/invoices").json()["results"]
+
+    [line] = [line for line in july["lines"] if "opus" in line["description"]]
+    path = f"/invoices/{july['id']}/lines/{line['number']}/events"
+    first = api.get(path, limit=3).json()
+    rest = api._client.get(first["next"]).json()
+    assert [event["data"]["model"] for event in first["results"] + rest["results"]] == ["opus"] * 5
+    [late] = [line for line in august["lines"] if line["kind"] == "overage"]
+    [event] = api.get(f"/invoices/{august['id']}/lines/{late['number']}/events").json()["results"]
+    assert event["data"] == {"total_tokens": 500, "model": "opus"}
+    assert api.get(f"/invoices/{july['id']}/lines/99/events").status_code == 404
+
+
 def test_a_subscription_starts_once_per_key_and_is_cancelled_with_a_credit():
     world = make_world(now=at("2026-06-16 00:00"))
     api = Api()
