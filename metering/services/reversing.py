@@ -10,6 +10,7 @@ from billing_site.database import uuid7
 from billing_site.http.problems import DomainError
 from metering.core.measuring import dimension_set
 from metering.models import EventCount, MeterBalance, UsageEvent
+from metering.selectors.event_details import EventNotFound
 from metering.selectors.events import find_event
 from metering.selectors.placement import PlacedPeriod
 from metering.selectors.terms import pools_of_version
@@ -29,14 +30,6 @@ ON CONFLICT (event_id, kind, balance_id) DO NOTHING RETURNING event_id
 """
 
 CountRow = tuple[UUID, str, int, str, Decimal, Decimal, UUID, str]
-
-
-class EventNotFound(DomainError):
-    """There is no event with this id."""
-
-    status = 404
-    code = "not_found"
-    title = "Not found"
 
 
 class EventNotCounted(DomainError):
