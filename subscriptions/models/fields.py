@@ -4,6 +4,7 @@ from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models.functions import Round
 
+from billing_site.finite import FiniteDecimalField
 from subscriptions.core.money import MINOR_UNITS
 
 CODE_PATTERN = r"^[A-Za-z0-9._:@-]{1,100}\Z"
@@ -20,7 +21,7 @@ class CodeField(models.CharField):
         super().__init__(*args, **kwargs)
 
 
-class MoneyField(models.DecimalField):
+class MoneyField(FiniteDecimalField):
     """An amount in units of its row's currency, never finer than the currency allows (see `representable`)."""
 
     def __init__(self, *args, **kwargs):
@@ -29,7 +30,7 @@ class MoneyField(models.DecimalField):
         super().__init__(*args, **kwargs)
 
 
-class QuantityField(models.DecimalField):
+class QuantityField(FiniteDecimalField):
     """A quantity in meter units, or the price of one: 18 integer digits and 12 decimals."""
 
     def __init__(self, *args, **kwargs):
