@@ -9,6 +9,7 @@ import logging
 import os
 import random
 import re
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +26,8 @@ from django.db.migrations.operations import RunSQL
 from django.db.migrations.operations.base import Operation
 from django.db.models import F, Func, Q, QuerySet, Value
 from django.db.models.functions import Now
+
+from billing_site.finite import FiniteDecimalField
 
 logger = logging.getLogger(__name__)
 
@@ -229,7 +232,7 @@ def no_overlap(
     return ExclusionConstraint(name=name, expressions=[(key, "&&"), (span, "&&")], condition=condition)
 
 
-class UnboundedDecimalField(models.DecimalField):
+class UnboundedDecimalField(FiniteDecimalField):
     """
     An exact number of any size and scale: PostgreSQL's `numeric` without precision. Always a finite Decimal in Python.
 
@@ -269,21 +272,23 @@ class _Sequence:
         self._milliseconds = 0
         self._counter = 0
 
-    def next(self) -> UUID:
+    def take(self, number: int) -> list[UUID]:
         # An id needs some time, not the tenant's, and no round trip to the database.
         milliseconds = time.time_ns() // 1_000_000
+        steps = struct.unpack(f"{number}I", os.urandom(4 * number))
         with self._lock:
             if milliseconds > self._milliseconds:
                 self._milliseconds = milliseconds
                 self._counter = int.from_bytes(os.urandom(10)) >> 7  # 73 bits: room above to count on
-            else:
-                # The same millisecond, or a clock that was set back.
-                self._counter += 1 + int.from_bytes(os.urandom(4))
+            # Within the same millisecond, or when a clock was set back, the counter goes on.
+            ids = []
+            for step in steps:
+                self._counter += 1 + step
                 if self._counter >= 1 << 74:
                     self._milliseconds, self._counter = self._milliseconds + 1, self._counter & 0xFFFFFFFF
-            milliseconds, counter = self._milliseconds, self._counter
-        high, low = counter >> 62, counter & ((1 << 62) - 1)
-        return UUID(int=milliseconds << 80 | 7 << 76 | high << 64 | 0b10 << 62 | low)
+                high, low = self._counter >> 62, self._counter & ((1 << 62) - 1)
+                ids.append(UUID(int=self._milliseconds << 80 | 7 << 76 | high << 64 | 0b10 << 62 | low))
+        return ids
 
 
 _sequence = _Sequence()
@@ -296,7 +301,12 @@ def uuid7() -> UUID:
     >>> uuid7() < uuid7(), uuid7().version
     (True, 7)
     """
-    return _sequence.next()
+    return _sequence.take(1)[0]
+
+
+def uuid7s(number: int) -> list[UUID]:
+    """Return so many new ones, in rising order."""
+    return _sequence.take(number)
 
 
 def _after_fork() -> None:

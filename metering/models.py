@@ -36,8 +36,8 @@ class UsageEvent(models.Model):
     # When we learned of it, by the database's clock.
     recorded_at = models.DateTimeField(db_default=Now())
     data = models.JSONField()
-    # What it was counted as: [[balance, dimension key, quantity], …]. Empty for an unmatched event; a later replay or reversal
-    # stands in EventCount.
+    # What it was counted as: [[balance, dimension key, quantity], …], in a unique count with the value's digest as a fourth. Its own
+    # quantity, also where a value of all events moved by less. Empty for an unmatched event; a later replay or reversal stands in EventCount.
     counts = models.JSONField(default=list)
     posting_id = models.UUIDField(null=True)
     # Why nothing was counted; empty where something was.
@@ -86,6 +86,8 @@ class EventCount(models.Model):
     dimension_key = models.TextField()
     # Negative in a reversal.
     quantity = QuantityField()
+    # In a unique count, the digest of the value, in hexadecimal; else empty.
+    seen = models.TextField(blank=True, default="")
     # The clamped price of the event where its charge clamps per event; negative in a reversal.
     clamped = UnboundedDecimalField(default=0)
     posting_id = models.UUIDField()
@@ -153,6 +155,7 @@ class SegmentTotal(models.Model):
     # The segment's first instant.
     segment_at = models.DateTimeField()
     dimension_key = models.TextField()
+    # The sum of the events' quantities; of a meter that does not add up, the value that they have together.
     quantity = QuantityField(default=0)
     events = models.BigIntegerField(default=0)
     # Σ of the events' prices where the charge clamps per event; else 0.
@@ -166,6 +169,42 @@ class SegmentTotal(models.Model):
 
     def __str__(self) -> str:
         return f"{self.balance_id} {self.segment_at} {self.dimension_key}"
+
+
+class LatestReading(models.Model):
+    """Which event's quantity stands as the value of a dimension set, where the meter's aggregation is `latest`. Guarded by the balance's lock."""
+
+    pk = models.CompositePrimaryKey("balance", "dimension_key")
+    balance = models.ForeignKey(
+        MeterBalance, on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="+"
+    )
+    dimension_key = models.TextField()
+    # What orders events: the last of these stands. Its quantity is the set's total in SegmentTotal.
+    occurred_at = models.DateTimeField()
+    source = models.CharField(max_length=255)
+    event_id = models.CharField(max_length=255)
+
+    def __str__(self) -> str:
+        return f"{self.balance_id} {self.dimension_key}"
+
+
+class SeenValue(models.Model):
+    """A value that a unique count has seen in a balance. Guarded by the balance's lock."""
+
+    pk = models.CompositePrimaryKey("balance", "digest")
+    balance = models.ForeignKey(
+        MeterBalance, on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="+"
+    )
+    # 16 bytes of dimension set and value.
+    digest = models.BinaryField(max_length=16)
+    # How many events have it; 0 after all of them were reversed.
+    events = models.BigIntegerField()
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(events__gte=0), name="seen_value_not_negative")]
+
+    def __str__(self) -> str:
+        return f"{self.balance_id} {bytes(self.digest).hex()}"
 
 
 class Posting(models.Model):
@@ -211,7 +250,7 @@ class LedgerEntry(models.Model):
     segment_at = models.DateTimeField()
     # Empty in grant, expire and walk entries: they concern the pool, not a set.
     dimension_key = models.TextField(blank=True, default="")
-    # Meter units; a reversal's are negative.
+    # Meter units; negative where usage was reversed or a `latest` fell.
     quantity = QuantityField()
     # How many events are folded into it.
     events = models.IntegerField(default=0)

@@ -42,6 +42,11 @@ def digest(source: str, event_id: str) -> bytes:
     return _blake(f"{len(source)}:{source}{event_id}")
 
 
+def value_digest(dimension_key: str, seen: str) -> bytes:
+    """Return the 16 bytes that stand for a value of a unique count, given as canonical text, in a dimension set."""
+    return _blake(f"{len(dimension_key)}:{dimension_key}{seen}")
+
+
 def fingerprint(type: str, data: Mapping[str, object], time: datetime | None) -> bytes:
     """
     Return 16 bytes that are equal for equal content: type, data, and the time if it was sent.

@@ -11,6 +11,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from metering.core.identity import canonical, canonical_number
@@ -34,13 +35,23 @@ _ONE = Decimal(1)
 
 
 class Aggregation(StrEnum):
-    """How the events of a period become one quantity. Only sums and counts are additive."""
+    """
+    How the events of a period become one quantity.
+
+    Sums and counts are additive: each event adds its own, wherever it lies. The others have one value per dimension set of a pool,
+    that of all events of the period, which begins at nothing in each; what the pool used is the sum of its sets' values.
+    """
 
     SUM = "sum"
     COUNT = "count"
     MAX = "max"
     LATEST = "latest"
     UNIQUE_COUNT = "unique_count"
+
+    @property
+    def is_additive(self) -> bool:
+        """Whether a period's quantity is the sum of its events' quantities."""
+        return self is Aggregation.SUM or self is Aggregation.COUNT
 
 
 _DETAILS = {
@@ -128,8 +139,7 @@ class MeterDefinition:
                 raise ValueError(f"named twice: {', '.join(names)}")
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(NamedTuple):
     """
     What an event counts: a quantity with at most 18 + 12 digits, 0 or more, and its dimension set.
 
@@ -170,7 +180,11 @@ Measurement = Measured | Missing | Refused | NotMatched
 
 
 class Reading(NamedTuple):
-    """One counted event of a period, for `fold`."""
+    """
+    One counted event of a period, for `fold`.
+
+    `seen` is what tells the values of a unique count apart: their canonical text or its digest; elsewhere None.
+    """
 
     occurred_at: datetime
     source: str
@@ -249,6 +263,7 @@ def weighted_properties(value_property: object) -> tuple[WeightedProperty, ...]:
     return tuple(_weighted_property(document) for document in value_property)
 
 
+@lru_cache(maxsize=10_000)
 def dimension_key(dimensions: DimensionSet) -> str:
     """
     Return the canonical text of a dimension set: a JSON object, compact, sorted by name.
@@ -259,6 +274,7 @@ def dimension_key(dimensions: DimensionSet) -> str:
     return json.dumps(dict(dimensions), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
+@lru_cache(maxsize=10_000)
 def dimension_set(key: str) -> DimensionSet:
     """Return the dimension set of a key: the inverse of `dimension_key`."""
     return tuple(sorted(json.loads(key).items()))

@@ -113,8 +113,13 @@ class PricedPool:
         """Return what is owed by charge and version, which is how overage is booked; also where it is nothing."""
         owed: dict[tuple[ChargeId, VersionId], Owed] = {}
         for part in self.parts:
-            before = owed.get((part.charge_id, part.version_id), Owed(Fraction(0), Fraction(0)))
-            owed[part.charge_id, part.version_id] = Owed(before.quantity + part.quantity, before.amount + part.amount)
+            key = part.charge_id, part.version_id
+            before = owed.get(key)
+            owed[key] = (
+                Owed(before.quantity + part.quantity, before.amount + part.amount)
+                if before
+                else Owed(part.quantity, part.amount)
+            )
         return owed
 
 
@@ -177,6 +182,8 @@ def spread(overage: Decimal, usage: Mapping[DimensionSet, Decimal]) -> dict[Dime
     used = sum((Fraction(quantity) for quantity in usage.values()), Fraction(0))
     if not 0 <= overage <= used:
         raise ValueError(f"an overage of {overage} is no part of a usage of {used}")
+    if len(usage) == 1:
+        return {each: Fraction(overage) for each, quantity in usage.items() if quantity}
     return {each: Fraction(quantity) * Fraction(overage) / used for each, quantity in usage.items() if quantity}
 
 
@@ -222,6 +229,8 @@ class _Reach:
     events: int = 0
 
     def __add__(self, other: "_Reach") -> "_Reach":
+        if self is _NOWHERE:
+            return other
         return _Reach(
             self.overage + other.overage,
             self.value + other.value,
@@ -229,6 +238,8 @@ class _Reach:
             self.events + other.events,
         )
 
+
+_NOWHERE = _Reach()
 
 _Run = tuple[VersionId, dict[DimensionSet, _Reach]]
 """Successive segments of one version, as one."""
@@ -242,7 +253,7 @@ def _runs(segments: Iterable[SegmentUsage]) -> list[_Run]:
         reaches = runs[-1][1]
         overage = spread(segment.overage, segment.usage)
         for each in {**segment.usage, **segment.events, **segment.clamped}:
-            reaches[each] = reaches.get(each, _Reach()) + _Reach(
+            reaches[each] = reaches.get(each, _NOWHERE) + _Reach(
                 overage.get(each, Fraction(0)),
                 Fraction(segment.usage.get(each, 0)),
                 Fraction(segment.clamped.get(each, 0)),
@@ -261,13 +272,13 @@ def _axes(
     """
     axes = {}
     for version_id, charges in by_version.items():
-        lengths = {charge.charge_id: [_Reach()] * len(runs) for charge in charges}
+        lengths = {charge.charge_id: [_NOWHERE] * len(runs) for charge in charges}
         for number, (_, reaches) in enumerate(runs):
             for dimension_set, reach in reaches.items():
                 if charge := match(charges, dimension_set):
                     lengths[charge.charge_id][number] += reach
         for charge_id, in_runs in lengths.items():
-            axes[version_id, charge_id] = list(accumulate(in_runs, initial=_Reach()))
+            axes[version_id, charge_id] = list(accumulate(in_runs, initial=_NOWHERE))
     return axes
 
 

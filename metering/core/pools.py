@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from metering.core.measuring import DimensionSet, dimension_key
 from metering.core.overage import ChargeId, ChargeTerms, match
-from subscriptions.core.prices import PriceModel, ZeroUsage
+from subscriptions.core.prices import Price, PriceModel, ZeroUsage
 
 SHARED = ""
 
@@ -42,6 +42,8 @@ class Pool:
     at_limit: str
     overage_quantity_max: Decimal | None
     charges: tuple[ChargeTerms, ...]
+    # What each unit of its overage costs, where one charge prices all of it alike; None where rating must look closer.
+    unit_amount: Decimal | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +77,31 @@ def pools_of(offers: Sequence[Offer]) -> MeterPools:
     pools = {}
     for key in dict.fromkeys([SHARED, *(offer.pool_key for offer in offers)]):
         leader = default if key == SHARED else next(offer for offer in offers if offer.pool_key == key)
+        charges = tuple(offer.terms for offer in offers if offer.pool_key == key)
         pools[key] = Pool(
             key=key,
             included=(leader.included if leader else None) or Decimal(0),
             at_limit=leader.at_limit if leader else "allow",
             overage_quantity_max=leader.overage_quantity_max if leader else None,
-            charges=tuple(offer.terms for offer in offers if offer.pool_key == key),
+            charges=charges,
+            unit_amount=_unit_amount(charges),
         )
     return MeterPools(
         by_key=pools,
         charges=tuple(offer.terms for offer in offers),
         _key_of_charge={offer.terms.charge_id: offer.pool_key for offer in offers},
     )
+
+
+def _unit_amount(charges: Sequence[ChargeTerms]) -> Decimal | None:
+    if len(charges) != 1 or charges[0].dimensions:
+        return None
+    price = charges[0].price
+    # A price without any option is its unit amount alone; a minimum spend is no part of what overage costs so far.
+    plain_price = price.model == PriceModel.PER_UNIT and price == Price(
+        PriceModel.PER_UNIT, unit_amount=price.unit_amount, amount_min=price.amount_min
+    )
+    return price.unit_amount if plain_price else None
 
 
 def costs_nothing_unused(pool: Pool) -> bool:

@@ -1,17 +1,16 @@
 """Where pools stand: what was used, what is left, and what the overage costs so far. A pure read of the ledger's rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
+from billing_site.prepared import run
 from metering.core.measuring import dimension_set
 from metering.core.pools import Pool, costs_nothing_unused
-from metering.models import CreditGrant, MeterBalance
-from metering.selectors.overage import price_balances
+from metering.selectors.overage import BalanceFigures, price_pools
 from metering.selectors.terms import pools_of_version
 from subscriptions.core.money import exact, precise
-from subscriptions.models import Tenant
 
 _ZERO = Decimal(0)
 
@@ -43,59 +42,136 @@ class BalanceView:
         return "included" if self.remaining > 0 else "exhausted"
 
 
-def current_balances(tenant: Tenant, *, now: datetime) -> list[BalanceView]:
-    """Return the tenant's pools in the period that covers `now`, by meter and pool; none where no period does."""
-    rows = list(
-        MeterBalance.objects.filter(tenant=tenant, period__starts_at__lte=now, period__ends_at__gt=now)
-        .select_related("period", "meter", "tenant")
-        .order_by("meter__code", "pool")
-    )
-    return list(balance_views(rows, now_of={row.pk: now for row in rows}).values())
+@dataclass(slots=True)
+class Standing:
+    """A balance's row, with what a view of it takes from elsewhere."""
+
+    row: BalanceFigures
+    # Codes.
+    tenant: str
+    meter: str
+    ends_at: datetime
+    # The versions of its period by the instants from which they are in force, in time order.
+    versions: Mapping[datetime, int]
+    # Of the grants in force at the tenant's time.
+    granted: Decimal = _ZERO
+    remaining: Decimal = _ZERO
+
+    def add_grant(self, quantity: Decimal, remaining: Decimal) -> None:
+        """Count a grant that is in force."""
+        with exact():
+            self.granted += quantity
+            self.remaining += remaining
 
 
-def balance_views(rows: Sequence[MeterBalance], *, now_of: Mapping[int, datetime]) -> dict[int, BalanceView]:
+@dataclass(slots=True)
+class TenantBalances:
+    """A tenant's pools in its present period, by meter and pool. `views` is None while no stored period covers its now."""
+
+    tenant_id: int
+    now: datetime
+    views: list[BalanceView] | None
+
+
+@dataclass(slots=True)
+class _Row:
+    pk: int
+    period_id: int
+    meter_id: int
+    pool: str
+    used: Decimal
+    covered: Decimal
+    held: Decimal
+
+
+_BALANCES = """
+SELECT t.code, t.id, n.now, p.id, p.version_id, p.starts_at, p.ends_at,
+       ARRAY(SELECT x.effective_at FROM subscriptions_tierchange x WHERE x.period_id = p.id ORDER BY x.effective_at),
+       ARRAY(SELECT x.to_version_id FROM subscriptions_tierchange x WHERE x.period_id = p.id ORDER BY x.effective_at),
+       m.code, g.quantity, g.remaining, b.id, b.period_id, b.meter_id, b.pool, b.used, b.covered, b.held
+FROM subscriptions_tenant t
+LEFT JOIN subscriptions_testclock c ON c.id = t.test_clock_id
+CROSS JOIN LATERAL (SELECT COALESCE(c.now, %s::timestamptz) AS now) AS n
+LEFT JOIN subscriptions_billingperiod p ON p.tenant_id = t.id AND p.starts_at <= n.now AND p.ends_at > n.now
+LEFT JOIN metering_meterbalance b ON b.period_id = p.id
+LEFT JOIN subscriptions_meter m ON m.id = b.meter_id
+LEFT JOIN LATERAL (
+    SELECT COALESCE(sum(quantity), 0) AS quantity, COALESCE(sum(remaining), 0) AS remaining FROM metering_creditgrant
+    WHERE balance_id = b.id AND effective_at <= n.now AND expires_at > n.now
+) AS g ON true
+WHERE t.code = ANY(%s::text[])
+ORDER BY t.id, m.code, b.pool
+"""
+
+
+def balances_of_tenants(codes: Iterable[str], *, wall: datetime) -> dict[str, TenantBalances]:
     """
-    Return a view of each balance by its id. Tenant, meter and period must be at hand on the rows.
+    Return where the pools of these tenants stand, by their codes, in one query (and more for pools that rating must look closer at).
 
-    A grant counts into `included` and `remaining` while it is in force at the tenant's time.
+    A test clock's tenant has its own now. A code that is no tenant's is missing.
     """
-    quantities = _granted(rows, now_of)
-    pools = {row.pk: _pool(row) for row in rows}
-    amounts = _amounts([row for row in rows if row.used != row.covered or not costs_nothing_unused(pools[row.pk])])
-    views = {}
-    for row in rows:
-        included, remaining = quantities.get(row.pk, (_ZERO, _ZERO))
+    found: dict[str, TenantBalances] = {}
+    standings: list[Standing] = []
+    for row in run(_BALANCES, [wall, sorted(set(codes))]):
+        code, tenant_id, now, period_id, version_id, starts_at, ends_at, instants, versions, meter, granted, left = row[
+            :12
+        ]
+        if code not in found:
+            found[code] = TenantBalances(tenant_id, now, None if period_id is None else [])
+        if meter is not None:
+            in_force = dict([(starts_at, version_id), *zip(instants, versions, strict=True)])
+            standings.append(Standing(_Row(*row[12:]), code, meter, ends_at, in_force, granted, left))
+    for view in balance_views(standings):
+        views = found[view.tenant].views
+        assert views is not None
+        views.append(view)
+    return found
+
+
+def balance_views(standings: Sequence[Standing]) -> list[BalanceView]:
+    """Return a view of each balance, in order."""
+    pools = {standing.row.pk: _pool(standing) for standing in standings}
+    amounts = _amounts(standings, pools)
+    views = []
+    for standing in standings:
+        row = standing.row
         with exact():
             overage = row.used - row.covered
-        views[row.pk] = BalanceView(
-            tenant=row.tenant.code,
-            meter=row.meter.code,
+        view = BalanceView(
+            tenant=standing.tenant,
+            meter=standing.meter,
             dimensions=dict(dimension_set(row.pool)) if row.pool else {},
-            period_ends_at=row.period.ends_at,
+            period_ends_at=standing.ends_at,
             used=row.used,
-            included=included,
-            remaining=remaining,
+            included=standing.granted,
+            remaining=standing.remaining,
             overage=overage,
             held=row.held,
             overage_amount_precise=amounts.get(row.pk, _ZERO),
             pool=pools[row.pk],
         )
+        views.append(view)
     return views
 
 
-def _granted(rows: Sequence[MeterBalance], now_of: Mapping[int, datetime]) -> dict[int, tuple[Decimal, Decimal]]:
-    quantities: dict[int, tuple[Decimal, Decimal]] = {}
-    for grant in CreditGrant.objects.filter(balance_id__in=[row.pk for row in rows]):
-        if grant.effective_at <= now_of[grant.balance_id] < grant.expires_at:
-            included, remaining = quantities.get(grant.balance_id, (_ZERO, _ZERO))
+def _pool(standing: Standing) -> Pool:
+    first = next(iter(standing.versions.values()))
+    return pools_of_version(first)[standing.row.meter_id].by_key[standing.row.pool]
+
+
+def _amounts(standings: Sequence[Standing], pools: Mapping[int, Pool]) -> dict[int, Decimal]:
+    """Return what overage costs so far, by balance; where each unit of it costs the same, without asking for its segments."""
+    amounts: dict[int, Decimal] = {}
+    closer: list[Standing] = []
+    for standing in standings:
+        row, pool = standing.row, pools[standing.row.pk]
+        if pool.unit_amount is not None and len(standing.versions) == 1:
             with exact():
-                quantities[grant.balance_id] = (included + grant.quantity, remaining + grant.remaining)
-    return quantities
-
-
-def _pool(row: MeterBalance) -> Pool:
-    return pools_of_version(row.period.version_id)[row.meter_id].by_key[row.pool]
-
-
-def _amounts(rows: list[MeterBalance]) -> dict[int, Decimal]:
-    return {one.balance.pk: precise(one.priced.amount) for one in price_balances(rows)} if rows else {}
+                amounts[row.pk] = (row.used - row.covered) * pool.unit_amount
+        elif row.used != row.covered or not costs_nothing_unused(pool):
+            closer.append(standing)
+    if closer:
+        versions_of = {standing.row.period_id: standing.versions for standing in closer}
+        for balance_id, priced in price_pools([standing.row for standing in closer], versions_of).items():
+            amounts[balance_id] = precise(priced.amount)
+    return amounts

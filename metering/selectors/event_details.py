@@ -111,7 +111,7 @@ def event_detail(event_id: UUID) -> EventDetail:
     event = described(UsageEvent.objects.filter(near(event_id))).first() if event_id.version == 7 else None
     if event is None:
         raise EventNotFound(f"There is no event {event_id}.")
-    movements = [_Movement(RECORD, balance_id, key, Decimal(text)) for balance_id, key, text in event.counts]
+    movements = [_Movement(RECORD, balance_id, key, Decimal(text)) for balance_id, key, text, *_ in event.counts]
     later = EventCount.objects.filter(event_id=event_id).order_by("pk")
     movements += [_Movement(count.kind, count.balance_id, count.dimension_key, count.quantity) for count in later]
     return EventDetail(event, tuple(_explained(event, movements)))
@@ -140,9 +140,11 @@ def _explained(event: UsageEvent, movements: Sequence[_Movement]) -> Iterator[Co
     totals = read_totals(sorted(ids))
     for movement in movements:
         balance = balances[movement.balance_id]
+        # A meter that does not add up has one segment, which begins with the period.
+        counts_at = event.occurred_at if balance.meter.is_additive else balance.period.starts_at
         # The event is in the newest segment that had begun: its own, as counting it has made that segment's total.
-        segment = [one for one in totals[balance.pk] if one.segment_at <= event.occurred_at][-1]
-        span = [one for one in version_spans(balance.period) if one.starts_at <= event.occurred_at][-1]
+        segment = [one for one in totals[balance.pk] if one.segment_at <= counts_at][-1]
+        span = [one for one in version_spans(balance.period) if one.starts_at <= counts_at][-1]
         dimensions = dimension_set(movement.dimension_key)
         pools = pools_of_version(span.version_id).get(balance.meter_id)
         charge = pools.charge_for(dimensions) if pools else None

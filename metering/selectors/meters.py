@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from billing_site.prepared import run
 from metering.core.measuring import Aggregation, MeterDefinition, weighted_properties
 from subscriptions.models import Meter
 
@@ -17,6 +18,10 @@ class CountingMeter:
     rejects_late: bool
 
 
+_METERS = """
+SELECT id, code, event_type, window_days, late_policy FROM subscriptions_meter WHERE event_type = ANY(%s::text[]) ORDER BY id
+"""
+
 _known: dict[int, MeterDefinition] = {}
 
 
@@ -27,14 +32,12 @@ def counting_meters(event_types: Iterable[str]) -> dict[str, list[CountingMeter]
     A type that no meter counts is missing from the answer.
     """
     by_type: dict[str, list[CountingMeter]] = {}
-    for meter in Meter.objects.filter(event_type__in=set(event_types)).order_by("id"):
-        counting = CountingMeter(
-            meter.pk,
-            definition_of(meter),
-            meter.window_days,
-            meter.late_policy == Meter.LatePolicy.REJECT,
-        )
-        by_type.setdefault(meter.event_type, []).append(counting)
+    for meter_id, code, event_type, window_days, late_policy in run(_METERS, [sorted(set(event_types))]):
+        definition = _known.get(meter_id)
+        if definition is None or definition.code != code:
+            definition = definition_of(Meter.objects.get(pk=meter_id))
+        counting = CountingMeter(meter_id, definition, window_days, late_policy == Meter.LatePolicy.REJECT)
+        by_type.setdefault(event_type, []).append(counting)
     return by_type
 
 

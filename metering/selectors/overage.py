@@ -1,32 +1,46 @@
 """What balances cost: the totals of their segments, priced by the one rating core. Computed each time, never read from bookings."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Protocol
 
 from django.db import connection
-from django.db.models import prefetch_related_objects
 
+from billing_site.prepared import run
 from metering.core.measuring import DimensionSet, dimension_set
 from metering.core.overage import ChargeTerms, PricedPool, SegmentUsage, price_pool
 from metering.models import MeterBalance
 from metering.selectors.terms import pools_of_version
 from subscriptions.core.money import exact
-from subscriptions.selectors.agreement import version_spans
+from subscriptions.models import BillingPeriod
+from subscriptions.selectors.agreement import version_spans, version_spans_of
 from subscriptions.selectors.catalog import terms_of
 
 _ZERO = Decimal(0)
 
 _TOTALS = """
 SELECT balance_id, segment_at, dimension_key, quantity, events, clamped
-FROM metering_segmenttotal WHERE balance_id = ANY(%s) ORDER BY balance_id, segment_at, dimension_key
+FROM metering_segmenttotal WHERE balance_id = ANY(%s::bigint[]) ORDER BY balance_id, segment_at, dimension_key
 """
 
 _SEGMENT_OVERAGE = """
 SELECT balance_id, segment_at, sum(quantity)
 FROM metering_ledgerentry WHERE balance_id = ANY(%s) AND grant_id IS NULL AND kind IN ('usage', 'walk') GROUP BY 1, 2
 """
+
+
+class BalanceFigures(Protocol):
+    """What pricing reads of a balance's row: the model's, or the slim one of posting."""
+
+    pk: int
+    period_id: int
+    meter_id: int
+    pool: str
+    used: Decimal
+    covered: Decimal
+    held: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +78,29 @@ def priced_balances(*, period_ids: Iterable[int]) -> list[PricedBalance]:
     return price_balances(balances)
 
 
-def price_balances(balances: list[MeterBalance]) -> list[PricedBalance]:
+def price_balances(balances: Sequence[MeterBalance]) -> list[PricedBalance]:
     """Price these balances (their period must be at hand), with a few queries however many there are."""
-    prefetch_related_objects([balance.period for balance in balances], "changes")
+    spans_of = version_spans_of(balance.period for balance in balances)
+    versions_of = {pk: {span.starts_at: span.version_id for span in spans} for pk, spans in spans_of.items()}
+    priced = price_pools(balances, versions_of)
+    return [
+        PricedBalance(balance, priced[balance.pk], terms_of(balance.period.version_id).currency) for balance in balances
+    ]
+
+
+def price_pools(
+    balances: Sequence[BalanceFigures], versions_of: Mapping[int, Mapping[datetime, int]]
+) -> dict[int, PricedPool]:
+    """
+    Price these balances by id.
+
+    `versions_of` gives, by period id, the versions by the instants from which they are in force, in time order.
+    """
     totals = read_totals([balance.pk for balance in balances])
     overage = _overage_by_segment(balances, totals)
-    priced = []
+    priced = {}
     for balance in balances:
-        spans = version_spans(balance.period)
-        versions = {span.starts_at: span.version_id for span in spans}
+        versions = versions_of[balance.period_id]
         segments = [
             SegmentUsage(
                 version_id=versions[max(at for at in versions if at <= segment.segment_at)],
@@ -84,11 +112,17 @@ def price_balances(balances: list[MeterBalance]) -> list[PricedBalance]:
             for segment in with_empty_segments(totals.get(balance.pk, []), versions)
         ]
         charges = [
-            charge for span in spans for charge in charges_of_pool(span.version_id, balance.meter_id, balance.pool)
+            charge
+            for version_id in versions.values()
+            for charge in charges_of_pool(version_id, balance.meter_id, balance.pool)
         ]
-        currency = terms_of(balance.period.version_id).currency
-        priced.append(PricedBalance(balance, price_pool(segments, charges), currency))
+        priced[balance.pk] = price_pool(segments, charges)
     return priced
+
+
+def versions_in_force(period: BillingPeriod) -> dict[datetime, int]:
+    """Return the period's versions by the instants from which they are in force, in time order."""
+    return {span.starts_at: span.version_id for span in version_spans(period)}
 
 
 def charges_of_pool(version_id: int, meter_id: int, pool: str) -> tuple[ChargeTerms, ...]:
@@ -101,16 +135,14 @@ def charges_of_pool(version_id: int, meter_id: int, pool: str) -> tuple[ChargeTe
 def read_totals(balance_ids: list[int]) -> dict[int, list[SegmentTotals]]:
     """Return the totals of each balance's segments in time order; a balance without usage is missing."""
     by_balance: dict[int, list[SegmentTotals]] = {}
-    with connection.cursor() as cursor:
-        cursor.execute(_TOTALS, [balance_ids])
-        for balance_id, segment_at, key, quantity, events, clamped in cursor:
-            segments = by_balance.setdefault(balance_id, [])
-            if not segments or segments[-1].segment_at != segment_at:
-                segments.append(SegmentTotals(segment_at, {}, {}, {}))
-            names = dimension_set(key)
-            segments[-1].usage[names] = quantity
-            segments[-1].events[names] = events
-            segments[-1].clamped[names] = clamped
+    for balance_id, segment_at, key, quantity, events, clamped in run(_TOTALS, [balance_ids]):
+        segments = by_balance.setdefault(balance_id, [])
+        if not segments or segments[-1].segment_at != segment_at:
+            segments.append(SegmentTotals(segment_at, {}, {}, {}))
+        names = dimension_set(key)
+        segments[-1].usage[names] = quantity
+        segments[-1].events[names] = events
+        segments[-1].clamped[names] = clamped
     return by_balance
 
 
@@ -128,7 +160,7 @@ class _Overage(dict[tuple[int, datetime], Decimal]):
         return _ZERO
 
 
-def _overage_by_segment(balances: list[MeterBalance], totals: Mapping[int, list[SegmentTotals]]) -> _Overage:
+def _overage_by_segment(balances: Sequence[BalanceFigures], totals: Mapping[int, list[SegmentTotals]]) -> _Overage:
     """A balance with one segment has all its overage there; only the others must ask the ledger."""
     overage = _Overage()
     several = [pk for pk, segments in totals.items() if len(segments) > 1]

@@ -1,16 +1,16 @@
 """
 Where usage of a moment belongs: the tenant's time, its periods, and the balances of their pools. Read without locks.
 
-What is read here may change before the balances are locked; their `epoch` tells, and the reader reads again (design §3).
+What is read here may change before the balances are locked; their `epoch` tells, and the reader reads again (design §3). So
+however old a placement is, it may be tried: a process remembers those of tenants that live in wall time. A test clock moves
+without raising an epoch; and what a placement lacks (a period, a balance) is no finding until it was read afresh.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
-from django.db import connection
-
+from billing_site.prepared import run
 from metering.core.segments import VersionSpan, cut, segment_at
 from subscriptions.core.periods import Period
 
@@ -20,9 +20,11 @@ class PlacedBalance:
     """A balance as it was when it was read."""
 
     id: int
+    tenant: str
     meter_id: int
     pool: str
     epoch: int
+    period: "PlacedPeriod"
 
 
 @dataclass(slots=True)
@@ -36,13 +38,23 @@ class PlacedPeriod:
     is_closed: bool
     changes: list[tuple[datetime, int]]
     balances: dict[tuple[int, str], PlacedBalance] = field(default_factory=dict)
+    meter_ids: set[int] = field(default_factory=set)
+
+    @property
+    def versions(self) -> dict[datetime, int]:
+        """The versions by the instants from which they are in force; one that a change replaced at its first instant had no time."""
+        return dict([(self.starts_at, self.version_id), *self.changes])
+
+    @property
+    def whole(self) -> tuple[datetime, int]:
+        """The one segment that a meter which does not add up has in a period: its first instant, and the version in force there."""
+        return self.segment_of(self.starts_at)
 
     def segment_of(self, instant: datetime) -> tuple[datetime, int]:
         """Return the first instant of the segment of `instant` and the version that prices it."""
         if not self.changes:
             return self.starts_at, self.version_id
-        spans = [VersionSpan(self.version_id, self.starts_at)]
-        spans += [VersionSpan(version_id, effective_at) for effective_at, version_id in self.changes]
+        spans = [VersionSpan(version_id, effective_at) for effective_at, version_id in self.versions.items()]
         segment = segment_at(cut(Period(self.starts_at, self.ends_at), spans, []), instant)
         return segment.starts_at, int(segment.version_id)
 
@@ -62,6 +74,11 @@ class Placement:
         """Return the tenant's time."""
         return wall if self.clock_now is None else self.clock_now
 
+    def has(self, instant: datetime, meter_ids: Iterable[int]) -> bool:
+        """Return whether it has the period of the instant, with a balance of each of these meters."""
+        period = self.period_at(instant)
+        return period is not None and period.meter_ids.issuperset(meter_ids)
+
     def period_at(self, instant: datetime) -> PlacedPeriod | None:
         """Return the stored period that covers the instant."""
         for period in self.periods:
@@ -70,6 +87,12 @@ class Placement:
         return None
 
 
+# About a kilobyte each.
+REMEMBERED_MAX = 10_000
+
+_remembered: dict[str, Placement] = {}
+
+# The tenants' clocks decide which periods are theirs now; wall time where there is none.
 _PLACEMENTS = """
 SELECT t.code, t.id, c.now, c.status = 'advancing',
        p.id, p.version_id, p.starts_at, p.ends_at, p.closed_at IS NOT NULL,
@@ -79,10 +102,10 @@ SELECT t.code, t.id, c.now, c.status = 'advancing',
 FROM subscriptions_tenant t
 LEFT JOIN subscriptions_testclock c ON c.id = t.test_clock_id
 LEFT JOIN subscriptions_billingperiod p ON p.tenant_id = t.id
-     AND p.starts_at <= GREATEST(%(latest)s, COALESCE(c.now, %(wall)s))
-     AND p.ends_at > LEAST(%(earliest)s, COALESCE(c.now, %(wall)s))
+     AND p.starts_at <= GREATEST(%s::timestamptz, COALESCE(c.now, %s::timestamptz))
+     AND p.ends_at > LEAST(%s::timestamptz, COALESCE(c.now, %s::timestamptz))
 LEFT JOIN metering_meterbalance b ON b.period_id = p.id
-WHERE t.code = ANY(%(codes)s)
+WHERE t.code = ANY(%s::text[])
 ORDER BY t.id, p.starts_at
 """
 
@@ -97,29 +120,38 @@ def read_placements(
     codes: Iterable[str], *, earliest: datetime, latest: datetime, wall: datetime
 ) -> dict[str, Placement]:
     """
-    Return the tenants of these codes with every period that touches [earliest, latest] or the tenant's now, in one query.
+    Return the tenants of these codes with every period that touches [earliest, latest] or the tenant's now, and remember them.
 
     A code that is no tenant's is missing from the answer.
     """
     placements: dict[str, Placement] = {}
-    parameters: dict[str, Any] = {"codes": sorted(set(codes)), "earliest": earliest, "latest": latest, "wall": wall}
-    with connection.cursor() as cursor:
-        cursor.execute(_PLACEMENTS, parameters)
-        for row in cursor:
-            code, tenant_id, clock_now, advancing = row[:4]
-            placement = placements.get(code)
-            if placement is None:
-                placement = placements[code] = Placement(tenant_id, code, clock_now, bool(advancing))
-            if row[4] is not None:
-                _add_period(placement, row[4:])
+    for row in run(_PLACEMENTS, [latest, wall, earliest, wall, sorted(set(codes))]):
+        code, tenant_id, clock_now, advancing = row[:4]
+        placement = placements.get(code)
+        if placement is None:
+            placement = placements[code] = Placement(tenant_id, code, clock_now, bool(advancing))
+        if row[4] is not None:
+            _add_period(placement, row[4:])
+    if len(_remembered) + len(placements) > REMEMBERED_MAX:
+        _remembered.clear()
+    _remembered.update((code, placement) for code, placement in placements.items() if placement.clock_now is None)
     return placements
+
+
+def remembered_placement(code: str) -> Placement | None:
+    """Return the tenant as this process has read it last; None where it has not, or its time is a test clock's."""
+    return _remembered.get(code)
+
+
+def forget_placements(codes: Iterable[str] | None = None) -> None:
+    """Forget these tenants, whose balances have changed; all, where none are named."""
+    for code in list(_remembered) if codes is None else codes:
+        _remembered.pop(code, None)
 
 
 def unopened_subscription(*, tenant_id: int, at: datetime) -> int | None:
     """Return the subscription that runs at the instant though its period is not opened yet; None where none does."""
-    with connection.cursor() as cursor:
-        cursor.execute(_UNOPENED, [tenant_id, at, at, at])
-        row = cursor.fetchone()
+    row = run(_UNOPENED, [tenant_id, at, at, at]).fetchone()
     return row[0] if row else None
 
 
@@ -130,4 +162,5 @@ def _add_period(placement: Placement, row: tuple) -> None:
         placement.periods.append(PlacedPeriod(period_id, version_id, starts_at, ends_at, is_closed, changes))
     if balance_id is not None:
         period = placement.periods[-1]
-        period.balances[meter_id, pool] = PlacedBalance(balance_id, meter_id, pool, epoch)
+        period.meter_ids.add(meter_id)
+        period.balances[meter_id, pool] = PlacedBalance(balance_id, placement.code, meter_id, pool, epoch, period)

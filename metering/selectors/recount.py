@@ -1,20 +1,23 @@
 """
 Counts a balance again from the events themselves, as if no total had ever been kept.
 
-This is what `verify` rates: each event is measured anew by its meter, reversals are taken back, and the segments are walked. What the
+This is what `verify` rates: each event is measured anew by its meter, reversals are taken back, and the segments are walked; where the meter
+does not add up, each dimension set's value is folded from its events. What the
 ledger says is used only to know which events belong to the booking that is verified, and which came after closing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from django.db import connection
 
 from metering.core.burndown import walk
-from metering.core.measuring import DimensionSet, Measured, measure
+from metering.core.measuring import DimensionSet, Measured, Reading, dimension_key, fold, measure
 from metering.core.overage import SegmentUsage
 from metering.models import CreditGrant, LedgerEntry, MeterBalance
 from metering.selectors.events import decode_data
@@ -32,16 +35,28 @@ WITH postings AS (
     SELECT posting_id, min(id) AS place, min(id) > %(closing)s AS is_late FROM metering_ledgerentry
     WHERE balance_id = %(balance)s AND id <= %(up_to)s AND kind = 'usage' GROUP BY posting_id
 )
-SELECT e.occurred_at, e.data::text, p.is_late, 1, p.place
+SELECT e.occurred_at, e.source, e.event_id, e.data::text, p.is_late, 1, p.place
 FROM metering_usageevent e JOIN postings p USING (posting_id)
 WHERE e.subject = %(subject)s AND e.counts @> jsonb_build_array(jsonb_build_array(%(balance)s::bigint))
 UNION ALL
-SELECT e.occurred_at, e.data::text, p.is_late, CASE c.kind WHEN 'reversal' THEN -1 ELSE 1 END, p.place
+SELECT e.occurred_at, e.source, e.event_id, e.data::text, p.is_late, CASE c.kind WHEN 'reversal' THEN -1 ELSE 1 END, p.place
 FROM metering_eventcount c JOIN postings p USING (posting_id)
 JOIN metering_usageevent e ON e.subject = %(subject)s AND e.id = c.event_id
 WHERE c.balance_id = %(balance)s
 ORDER BY place
 """
+
+
+class _Counted(NamedTuple):
+    """An event that a posting counted (sign 1) or took back (-1); `place` tells the postings apart, in their order."""
+
+    occurred_at: datetime
+    source: str
+    event_id: str
+    data: str
+    is_late: bool
+    sign: int
+    place: int
 
 
 @dataclass(slots=True)
@@ -71,8 +86,12 @@ def recount(*, balance: MeterBalance, up_to_entry_id: int) -> list[SegmentUsage]
     Reads every event of the balance, so its cost grows with them.
     """
     segments = [_Segment(span) for span in version_spans(balance.period)]
-    for occurred_at, data, is_late, sign in _read_events(balance, up_to_entry_id):
-        _add(balance, segments, occurred_at, data, is_late=is_late, sign=sign)
+    events = _read_events(balance, up_to_entry_id)
+    if balance.meter.is_additive:
+        for event in events:
+            _add(balance, segments, event)
+    else:
+        _value(balance, segments[0], events)
     grants = [grant.as_core() for grant in CreditGrant.objects.filter(balance=balance)]
     position = walk([(one.span.starts_at, max(one.in_time, _ZERO)) for one in segments], grants)
     return [
@@ -87,7 +106,7 @@ def recount(*, balance: MeterBalance, up_to_entry_id: int) -> list[SegmentUsage]
     ]
 
 
-def _read_events(balance: MeterBalance, up_to_entry_id: int) -> Iterator[tuple[datetime, str, bool, int]]:
+def _read_events(balance: MeterBalance, up_to_entry_id: int) -> Iterator[_Counted]:
     parameters: dict[str, Any] = {
         "balance": balance.pk,
         "subject": balance.tenant.code,
@@ -96,8 +115,7 @@ def _read_events(balance: MeterBalance, up_to_entry_id: int) -> Iterator[tuple[d
     }
     with connection.cursor() as cursor:
         cursor.execute(_EVENTS, parameters)
-        for occurred_at, data, is_late, sign, _ in cursor:
-            yield occurred_at, data, is_late, sign
+        yield from map(_Counted._make, cursor)
 
 
 def _closing_entry_id(balance: MeterBalance) -> int:
@@ -116,12 +134,58 @@ def _closing_entry_id(balance: MeterBalance) -> int:
     return entries.filter(posting_id=expiry.posting_id).order_by("pk").values_list("pk", flat=True)[0] - 1
 
 
-def _add(
-    balance: MeterBalance, segments: list[_Segment], occurred_at: datetime, data: str, *, is_late: bool, sign: int
-) -> None:
-    measured = measure(definition_of(balance.meter), decode_data(data))
+def _measured(balance: MeterBalance, event: _Counted) -> Measured:
+    measured = measure(definition_of(balance.meter), decode_data(event.data))
     assert isinstance(measured, Measured), "a counted event measures as it did when it was counted"
-    segment = next(one for one in reversed(segments) if one.span.starts_at <= occurred_at)
+    return measured
+
+
+def _value(balance: MeterBalance, segment: _Segment, events: Iterable[_Counted]) -> None:
+    """
+    Count a meter that does not add up: the value of each dimension set is that of its events that were not taken back.
+
+    What came after closing is how the values moved with each posting, set by set in the order in which they were posted.
+    """
+    aggregation = definition_of(balance.meter).aggregation
+    readings: dict[DimensionSet, dict[tuple[str, str], Reading]] = {}
+    for is_late, part in groupby(events, key=attrgetter("is_late")):
+        # What came in time counts as one, whatever its order.
+        postings = (posting for _, posting in groupby(part, key=attrgetter("place"))) if is_late else (part,)
+        for posting in postings:
+            for names in sorted(_touch(balance, segment, readings, posting), key=dimension_key):
+                value = fold(aggregation, readings[names].values())
+                with exact():
+                    moved = value - segment.usage.get(names, _ZERO)
+                    segment.in_time += _ZERO if is_late else moved
+                segment.usage[names] = value
+                if is_late:
+                    segment.late.append(moved)
+
+
+def _touch(
+    balance: MeterBalance,
+    segment: _Segment,
+    readings: dict[DimensionSet, dict[tuple[str, str], Reading]],
+    events: Iterable[_Counted],
+) -> set[DimensionSet]:
+    """Put the events among the readings of their dimension sets, or take them away again; return the sets."""
+    touched = set()
+    for event in events:
+        measured = _measured(balance, event)
+        names, identity = measured.dimensions, (event.source, event.event_id)
+        touched.add(names)
+        of_set = readings.setdefault(names, {})
+        if event.sign > 0:
+            of_set[identity] = Reading(event.occurred_at, *identity, measured.quantity, measured.seen)
+        else:
+            del of_set[identity]
+        segment.events[names] = segment.events.get(names, 0) + event.sign
+    return touched
+
+
+def _add(balance: MeterBalance, segments: list[_Segment], event: _Counted) -> None:
+    measured, sign = _measured(balance, event), event.sign
+    segment = next(one for one in reversed(segments) if one.span.starts_at <= event.occurred_at)
     names = measured.dimensions
     charge = pools_of_version(segment.span.version_id)[balance.meter_id].charge_for(names)
     with exact():
@@ -131,7 +195,7 @@ def _add(
         if charge is not None and charge.price.clamps_events:
             price = clamp_event(charge.price, measured.quantity)
             segment.clamped[names] = segment.clamped.get(names, _ZERO) + sign * price
-        if is_late:
+        if event.is_late:
             segment.late.append(quantity)
         else:
             segment.in_time += quantity

@@ -4,25 +4,37 @@ Decides what each event of a group of requests is, before anything is written: w
 Reads without locks; `ingest` checks under the locks that nothing has moved meanwhile, and asks again if it has.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
-from metering.core.identity import digest, fingerprint
-from metering.core.measuring import Measured, Missing, NotMatched, Refused, dimension_key, measure
+from metering.core.identity import digest, fingerprint, value_digest
+from metering.core.measuring import (
+    DimensionSet,
+    Measured,
+    MeterDefinition,
+    Missing,
+    NotMatched,
+    Reading,
+    Refused,
+    dimension_key,
+    measure,
+)
 from metering.selectors.meters import CountingMeter, counting_meters
 from metering.selectors.placement import (
     PlacedBalance,
     PlacedPeriod,
     Placement,
     read_placements,
+    remembered_placement,
     unopened_subscription,
 )
 from metering.selectors.terms import pools_of_version
 from metering.services.opening import open_due_periods
 from metering.services.requests import CONFLICT, DUPLICATE, REJECTED, NewEvent, Outcome, Record, Rejected
+from subscriptions.core.prices import Price
 from subscriptions.core.pricing import clamp_event
 
 # How far ahead of the tenant's time an event may lie, and how far back where no meter says otherwise.
@@ -38,11 +50,14 @@ class Count:
     """What one event counts for one balance."""
 
     balance: PlacedBalance
+    meter: MeterDefinition
     segment_at: datetime
     dimension_key: str
     quantity: Decimal
     # The event's clamped price, where its charge clamps per event; else 0.
     clamped: Decimal
+    # Where the meter does not add up: the event among those that make the value of its dimension set.
+    reading: Reading | None = None
 
 
 @dataclass(slots=True)
@@ -132,6 +147,11 @@ class Group:
             candidate.counts = []
             candidate.unmatched_code = candidate.unmatched_detail = ""
 
+    def batches(self, least: int) -> list[list[Candidate]]:
+        """Return the events of the requests that have at least so many."""
+        large = [slots for slots in self._slots if len(slots) >= least]
+        return [[slot for slot in slots if isinstance(slot, Candidate)] for slots in large if _has_candidate(slots)]
+
     def candidates_of(self, request: int) -> Iterator[Candidate]:
         """Yield the events of one request that had the right form."""
         return (slot for slot in self._slots[request] if isinstance(slot, Candidate))
@@ -150,6 +170,10 @@ class Group:
         return [slot if isinstance(slot, Outcome) else slot.decided for slot in self._slots[request]]
 
 
+def _has_candidate(slots: Iterable[Candidate | Outcome]) -> bool:
+    return any(isinstance(slot, Candidate) for slot in slots)
+
+
 def classify(group: Group, *, checks_window: bool = True) -> None:
     """
     Decide for every undecided event of the group what it would count. A replay does not ask for the window again.
@@ -163,15 +187,33 @@ def classify(group: Group, *, checks_window: bool = True) -> None:
     meters = counting_meters(candidate.event.type for candidate in undecided)
     measured = {id(candidate): _measured(candidate, meters.get(candidate.event.type, [])) for candidate in undecided}
     undecided = [candidate for candidate in undecided if candidate.outcome is None]
-    placements = _placements(undecided)
+    placements = _placements(undecided, measured)
+    places: _Places = {}
     for candidate in undecided:
         placement = placements.get(candidate.event.subject)
         _date(candidate, placement)
         if candidate.outcome is None and (not checks_window or _is_in_window(candidate, measured[id(candidate)])):
-            _place(candidate, placement, measured[id(candidate)])
+            _place(candidate, placement, measured[id(candidate)], places)
 
 
 _Measured = list[tuple[CountingMeter, Measured]]
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where usage of one dimension set in one segment of a period belongs."""
+
+    balance: PlacedBalance
+    segment_at: datetime
+    dimension_key: str
+    # The charge's price, where it clamps per event.
+    clamping: Price | None
+    # Whether the meter sums up; else its events make a value.
+    adds_up: bool
+
+
+# What has been found for the events of a group: many are alike.
+_Places = dict[tuple[int, datetime, int, DimensionSet], _Place | None]
 
 
 def _measured(candidate: Candidate, meters: Sequence[CountingMeter]) -> _Measured:
@@ -199,17 +241,30 @@ def _measured(candidate: Candidate, meters: Sequence[CountingMeter]) -> _Measure
     return found
 
 
-def _placements(candidates: Sequence[Candidate]) -> dict[str, Placement]:
-    """Read the tenants' periods and balances; open the periods that the events need and nobody has opened yet."""
-    if not candidates:
-        return {}
-    wall = max(candidate.received_at for candidate in candidates)
-    times = [candidate.event.time or candidate.received_at for candidate in candidates]
-    codes = {candidate.event.subject for candidate in candidates}
-    placements = read_placements(codes, earliest=min(times), latest=max(times), wall=wall)
-    if _open_missing(candidates, placements):
-        placements = read_placements(codes, earliest=min(times), latest=max(times), wall=wall)
+def _placements(candidates: Sequence[Candidate], measured: Mapping[int, _Measured]) -> dict[str, Placement]:
+    """Return the tenants of the events, as remembered where that has all that the events need; else read, and opened where due."""
+    placements: dict[str, Placement] = {}
+    lacking: set[str] = set()
+    for candidate in candidates:
+        code = candidate.event.subject
+        placement = placements.get(code) or remembered_placement(code)
+        instant = candidate.event.time or candidate.received_at
+        if placement is None or not placement.has(instant, [meter.id for meter, _ in measured[id(candidate)]]):
+            lacking.add(code)
+        else:
+            placements[code] = placement
+    if lacking:
+        to_read = [candidate for candidate in candidates if candidate.event.subject in lacking]
+        read = _read(to_read)
+        placements |= _read(to_read) if _open_missing(to_read, read) else read
     return placements
+
+
+def _read(candidates: Sequence[Candidate]) -> dict[str, Placement]:
+    times = [candidate.event.time or candidate.received_at for candidate in candidates]
+    wall = max(candidate.received_at for candidate in candidates)
+    codes = {candidate.event.subject for candidate in candidates}
+    return read_placements(codes, earliest=min(times), latest=max(times), wall=wall)
 
 
 def _open_missing(candidates: Iterable[Candidate], placements: dict[str, Placement]) -> bool:
@@ -241,7 +296,7 @@ def _date(candidate: Candidate, placement: Placement | None) -> None:
         )
 
 
-def _place(candidate: Candidate, placement: Placement | None, measured: _Measured) -> None:
+def _place(candidate: Candidate, placement: Placement | None, measured: _Measured, places: _Places) -> None:
     """Find the balances that the event counts for, or the reason why there are none."""
     if placement is None:
         candidate.leave_unmatched("unknown_tenant", f"No tenant has the id {candidate.event.subject!r}.")
@@ -252,11 +307,11 @@ def _place(candidate: Candidate, placement: Placement | None, measured: _Measure
     if period is None:
         candidate.leave_unmatched("no_period", "The tenant has no billing period at the time of the event.")
         return
-    _count(candidate, period, measured)
+    _count(candidate, period, measured, places)
 
 
 def _is_in_window(candidate: Candidate, measured: _Measured) -> bool:
-    days = min((meter.window_days for meter, _ in measured), default=WINDOW_DAYS)
+    days = min([meter.window_days for meter, _ in measured]) if measured else WINDOW_DAYS
     if candidate.occurred_at > candidate.now + AHEAD:
         candidate.reject("in_future", "time lies more than 10 minutes ahead of the tenant's time.", "time")
         return False
@@ -266,13 +321,15 @@ def _is_in_window(candidate: Candidate, measured: _Measured) -> bool:
     return True
 
 
-def _count(candidate: Candidate, period: PlacedPeriod, measured: _Measured) -> None:
+def _count(candidate: Candidate, period: PlacedPeriod, measured: _Measured, places: _Places) -> None:
     segment_at, version_id = period.segment_of(candidate.occurred_at)
-    pools_of_meter = pools_of_version(version_id)
     for meter, measurement in measured:
-        pools = pools_of_meter.get(meter.id)
-        balance = pools and period.balances.get((meter.id, pools.key_for(measurement.dimensions)))
-        if not pools or not balance:
+        key = (period.id, segment_at, meter.id, measurement.dimensions)
+        if key in places:
+            place = places[key]
+        else:
+            place = places[key] = _find_place(period, (segment_at, version_id), meter, measurement.dimensions)
+        if place is None:
             continue
         if period.is_closed and meter.rejects_late:
             candidate.reject(
@@ -280,10 +337,31 @@ def _count(candidate: Candidate, period: PlacedPeriod, measured: _Measured) -> N
             )
             candidate.counts = []
             return
-        charge = pools.charge_for(measurement.dimensions)
-        clamps = charge is not None and charge.price.clamps_events
-        clamped = clamp_event(charge.price, measurement.quantity) if charge is not None and clamps else _ZERO
-        key = dimension_key(measurement.dimensions)
-        candidate.counts.append(Count(balance, segment_at, key, measurement.quantity, clamped))
+        quantity = measurement.quantity
+        clamped = clamp_event(place.clamping, quantity) if place.clamping is not None else _ZERO
+        count = Count(place.balance, meter.definition, place.segment_at, place.dimension_key, quantity, clamped)
+        if not place.adds_up:
+            count.reading = _reading(candidate, measurement, place)
+        candidate.counts.append(count)
     if not candidate.counts:
         candidate.leave_unmatched("not_in_tier", "The tenant's tier has no charge for the event's meter.")
+
+
+def _reading(candidate: Candidate, measured: Measured, place: _Place) -> Reading:
+    event = candidate.event
+    seen = None if measured.seen is None else value_digest(place.dimension_key, measured.seen).hex()
+    return Reading(candidate.occurred_at, event.source, event.id, measured.quantity, seen)
+
+
+def _find_place(
+    period: PlacedPeriod, segment: tuple[datetime, int], meter: CountingMeter, dimensions: DimensionSet
+) -> _Place | None:
+    adds_up = meter.definition.aggregation.is_additive
+    segment_at, version_id = segment if adds_up else period.whole
+    pools = pools_of_version(version_id).get(meter.id)
+    balance = pools and period.balances.get((meter.id, pools.key_for(dimensions)))
+    if not pools or not balance:
+        return None
+    charge = pools.charge_for(dimensions)
+    clamping = charge.price if charge is not None and charge.price.clamps_events else None
+    return _Place(balance, segment_at, dimension_key(dimensions), clamping, adds_up)

@@ -15,19 +15,18 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
 
 from billing_site.database import run_with_retries, sqlstate, uuid7
 from billing_site.http.problems import DomainError
+from metering.services.grouping import Groups, Waiting
 from metering.services.ingest import record_events
 from metering.services.requests import IngestReport, NewEvent, Record
 
 logger = logging.getLogger(__name__)
 
-# Requests that may wait; beyond it the caller is told to come back. A thread waits for each, so servers bound it, too.
-QUEUE_SIZE = 2048
 # A group takes no more events than one large batch has, so that nobody waits long behind many.
 GROUP_EVENTS = 2000
 # How long a group waits for a lock before it is split by tenant; the blocked tenant then waits on a thread of its own.
@@ -53,8 +52,7 @@ class StorageUnavailable(DomainError):
                          headers={"Retry-After": "1"})  # fmt: skip
 
 
-_Waiting = tuple[Record, "Future[IngestReport]"]
-_Group = Sequence[_Waiting]
+_Group = Sequence[Waiting[Record, IngestReport]]
 
 
 class _Committer:
@@ -62,44 +60,31 @@ class _Committer:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self._waiting: queue.Queue[_Waiting] = queue.Queue(QUEUE_SIZE)
+        self._groups: Groups[Record, IngestReport] = Groups(
+            size_of=lambda request: len(request.events), size_max=GROUP_EVENTS
+        )
         self._patient = ThreadPoolExecutor(PATIENT_THREADS, thread_name_prefix="committer-patient")
         # Tenants whose balance somebody else holds, by the number of groups that wait for it.
         self._blocked: Counter[str] = Counter()
         threading.Thread(target=self._run, name="committer", daemon=True).start()
 
     def submit(self, request: Record) -> IngestReport:
-        answer: Future[IngestReport] = Future()
         try:
-            self._waiting.put_nowait((request, answer))
+            return self._groups.ask(request, seconds=ANSWER_SECONDS)
         except queue.Full:
             raise StorageUnavailable("Too many requests are waiting to be stored.") from None
-        try:
-            return answer.result(timeout=ANSWER_SECONDS)
         except TimeoutError:
             raise StorageUnavailable("The events were not stored in time.") from None
 
     def _run(self) -> None:
         while True:
-            group = self._next_group()
+            group = self._groups.next()
             waiting_apart = [one for one in group if self._blocked and _subjects(one) & self._blocked.keys()]
             if waiting_apart:
                 self._wait_apart(waiting_apart)
             at_once = [one for one in group if one not in waiting_apart] if waiting_apart else group
             if at_once:
                 self._write_at_once(at_once)
-
-    def _next_group(self) -> list[_Waiting]:
-        """Wait for a request, and take with it all that have arrived meanwhile."""
-        group = [self._waiting.get()]
-        events = len(group[0][0].events)
-        while events < GROUP_EVENTS:
-            try:
-                group.append(self._waiting.get_nowait())
-            except queue.Empty:
-                break
-            events += len(group[-1][0].events)
-        return group
 
     def _write_at_once(self, group: _Group) -> None:
         """Write a group without waiting long for a lock; where one is held, only the tenant that needs it waits, apart."""
@@ -168,7 +153,7 @@ def _write(group: _Group, *, lock_timeout_ms: int | None) -> None:
     that cannot be written fails alone.
     """
     posting_id = uuid7()
-    requests = [request for request, _ in group]
+    requests = [one.question for one in group]
     for pause in (*RECONNECTION_PAUSES, None):
         try:
             reports = run_with_retries(
@@ -189,8 +174,8 @@ def _write(group: _Group, *, lock_timeout_ms: int | None) -> None:
             _write_each(group, lock_timeout_ms)
             return
         else:
-            for (_, answer), report in zip(group, reports, strict=True):
-                answer.set_result(report)
+            for one, report in zip(group, reports, strict=True):
+                one.answer(report)
             return
 
 
@@ -206,19 +191,18 @@ def _write_each(group: _Group, lock_timeout_ms: int | None) -> None:
 
 def _by_tenant(group: _Group) -> list[_Group]:
     """Part a group by tenant; a batch of several tenants is a part of its own."""
-    parts: dict[frozenset[str], list[_Waiting]] = {}
+    parts: dict[frozenset[str], list[Waiting[Record, IngestReport]]] = {}
     for one in group:
         parts.setdefault(frozenset(_subjects(one)), []).append(one)
     return list(parts.values())
 
 
-def _subjects(one: _Waiting) -> set[str]:
-    return {event.subject for event in one[0].events if isinstance(event, NewEvent)}
+def _subjects(one: Waiting[Record, IngestReport]) -> set[str]:
+    return {event.subject for event in one.question.events if isinstance(event, NewEvent)}
 
 
 def _fail(group: _Group, error: Exception) -> None:
     if not isinstance(error, DomainError):
         logger.error("a group of %d requests failed", len(group), exc_info=error)
-    for _, answer in group:
-        if not answer.done():
-            answer.set_exception(error)
+    for one in group:
+        one.fail(error)

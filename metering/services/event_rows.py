@@ -1,29 +1,50 @@
 """Reads and writes the rows of events: identity keys, the events themselves, the posting; and what Redis knows of the keys."""
 
 from collections.abc import Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from operator import attrgetter
 from uuid import UUID
 
 import msgspec
-from django.db import connection
 
 from billing_site import cache
-from billing_site.database import uuid7
+from billing_site.database import uuid7s
+from billing_site.prepared import run
 from metering.core.identity import Content, differing_fields
+from metering.core.measuring import Reading
 from metering.selectors.events import stored_contents
-from metering.services.arrays import bytes_array, columns, plain_array, text_array
+from metering.services.arrays import bytes_array, columns, plain_array, text_array, uuid_array
 from metering.services.candidates import Candidate, Group
 from metering.services.requests import ACCEPTED, CONFLICT, DUPLICATE, REJECTED, UNMATCHED, Outcome
 from subscriptions.core.money import plain
 
-# Redis forgets a key after two days; PostgreSQL never does.
+# Redis forgets a batch after two days; PostgreSQL forgets no event.
 REMEMBERED_SECONDS = 2 * 24 * 3600
+# Requests with fewer events are not worth a question to Redis.
+BATCH_MIN = 20
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
-_INSERT_KEYS = """
-INSERT INTO metering_eventkey (subject, digest, fingerprint, event_id, posting_id)
-SELECT k.*, %s FROM unnest(%s::text[], %s::bytea[], %s::bytea[], %s::uuid[]) AS k
-ON CONFLICT DO NOTHING RETURNING event_id
+# How long to wait for locks is set before the first row is claimed: NULL leaves the connection's own setting.
+# Keys are claimed in the order of the arrays. `IS TRUE` keeps the look-up a hashed one, whatever number of rows the planner expects.
+_INSERT = """
+WITH sent AS MATERIALIZED (
+    SELECT e.* FROM (SELECT set_config('lock_timeout', COALESCE(%s, current_setting('lock_timeout')), true)) AS patience,
+         unnest(%s::uuid[], %s::text[], %s::bytea[], %s::bytea[], %s::text[], %s::text[], %s::text[],
+                %s::timestamptz[], %s::bool[], %s::jsonb[], %s::jsonb[], %s::text[])
+         AS e (id, subject, digest, fingerprint, source, event_id, type, occurred_at, time_was_sent, data, counts, unmatched_code)
+), claimed AS (
+    INSERT INTO metering_eventkey (subject, digest, fingerprint, event_id, posting_id)
+    SELECT subject, digest, fingerprint, id, %s::uuid FROM sent ON CONFLICT DO NOTHING RETURNING event_id
+), stored AS (
+    INSERT INTO metering_usageevent (id, subject, source, event_id, type, occurred_at, time_was_sent, data, counts, posting_id,
+                                     unmatched_code)
+    SELECT id, subject, source, event_id, type, occurred_at, time_was_sent, data, counts,
+           CASE WHEN unmatched_code = '' THEN %s::uuid END, unmatched_code
+    FROM sent WHERE (id IN (SELECT event_id FROM claimed)) IS TRUE
+)
+SELECT id FROM sent WHERE (id IN (SELECT event_id FROM claimed)) IS NOT TRUE
 """
 
 _READ_KEYS = """
@@ -31,24 +52,18 @@ SELECT k.subject, k.digest, k.fingerprint, k.event_id, k.posting_id FROM meterin
 JOIN unnest(%s::text[], %s::bytea[]) AS wanted (subject, digest) USING (subject, digest)
 """
 
-_INSERT_EVENTS = """
-INSERT INTO metering_usageevent (id, subject, source, event_id, type, occurred_at, time_was_sent, data, counts, posting_id,
-                                 unmatched_code)
-SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::bool[], %s::jsonb[],
-                     %s::jsonb[], %s::uuid[], %s::text[])
-"""
-
 
 def answer_known(group: Group, posting_id: UUID) -> None:
     """
-    Answer the events whose keys Redis knows and PostgreSQL confirms; the others go the normal way.
+    Answer the events of batches that Redis knows and PostgreSQL confirms; the others go the normal way.
 
-    No repeat is ever answered on Redis's word, and without Redis every event goes the normal way.
+    No repeat is ever answered on Redis's word, and without Redis every event goes the normal way. Redis is told of whole
+    requests, and only of large ones: a small one's repeat costs as little on the normal way (ADR 0003).
     """
-    candidates = group.candidates
-    known = cache.get_many([_key(candidate) for candidate in candidates])
+    batches = group.batches(BATCH_MIN)
+    known = cache.get_many([_key(batch) for batch in batches])
     if known:
-        repeats = [candidate for candidate, value in zip(candidates, known, strict=True) if value is not None]
+        repeats = [one for batch, value in zip(batches, known, strict=True) if value is not None for one in batch]
         answer_repeats(repeats, posting_id=posting_id)
 
 
@@ -61,9 +76,8 @@ def answer_repeats(candidates: Sequence[Candidate], *, posting_id: UUID | None =
     if not candidates:
         return
     subjects, digests = columns([candidate.identity for candidate in candidates], 2)
-    with connection.cursor() as cursor:
-        cursor.execute(_READ_KEYS, [text_array(subjects), bytes_array(digests)])
-        stored = {(row[0], bytes(row[1])): row[2:] for row in cursor}
+    rows = run(_READ_KEYS, [text_array(subjects), bytes_array(digests)])
+    stored = {(row[0], bytes(row[1])): row[2:] for row in rows}
     for candidate in candidates:
         known = stored.get(candidate.identity)
         if known is None:
@@ -85,81 +99,42 @@ def answer_rejected_repeats(group: Group) -> None:
     answer_repeats(rejected)
 
 
-def insert_keys(candidates: Sequence[Candidate], posting_id: UUID) -> list[Candidate]:
+def insert(candidates: Sequence[Candidate], posting_id: UUID, *, lock_timeout_ms: int | None = None) -> list[Candidate]:
     """
-    Claim the identities, in key order, and return the events that got theirs; the others are answered as repeats.
+    Claim the identities, store the events that got theirs, and return these; the others are answered as repeats.
 
-    A key that another transaction is claiming is waited for. All writers sort alike, so that they wait and do not deadlock.
+    A key that another transaction is claiming is waited for. All writers claim in key order, so that they wait and do not deadlock.
+    With `lock_timeout_ms` the transaction waits no longer than this for any lock, here and later.
     """
-    ordered = sorted(candidates, key=lambda candidate: candidate.identity)
-    for candidate in ordered:
-        candidate.uuid = uuid7()
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _INSERT_KEYS,
-            [
-                posting_id,
-                text_array(candidate.event.subject for candidate in ordered),
-                bytes_array(candidate.digest for candidate in ordered),
-                bytes_array(candidate.fingerprint for candidate in ordered),
-                plain_array(candidate.uuid for candidate in ordered),
-            ],
-        )
-        claimed = {row[0] for row in cursor}
-    answer_repeats([one for one in ordered if one.uuid not in claimed], posting_id=posting_id)
-    return [candidate for candidate in ordered if candidate.uuid in claimed]
-
-
-def insert_events(candidates: Sequence[Candidate], posting_id: UUID) -> None:
-    """Store the events, each with what it counts and the posting that counted it."""
-    rows = [
-        (
-            candidate.uuid,
-            candidate.event.subject,
-            candidate.event.source,
-            candidate.event.id,
-            candidate.event.type,
-            candidate.occurred_at.isoformat(),
-            candidate.event.time is not None,
-            _encode(candidate.event.data).decode(),
-            _counts_document(candidate),
-            posting_id if candidate.counts else None,
-            candidate.unmatched_code,
-        )
-        for candidate in candidates
-    ]
-    if not rows:
-        return
-    ids, subjects, sources, event_ids, types, times, sent, data, counts, postings, codes = columns(rows, 11)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _INSERT_EVENTS,
-            [
-                plain_array(ids),
-                text_array(subjects),
-                text_array(sources),
-                text_array(event_ids),
-                text_array(types),
-                text_array(times),
-                plain_array(sent),
-                text_array(data),
-                text_array(counts),
-                plain_array(postings),
-                text_array(codes),
-            ],
-        )
-
-
-def limit_lock_waits(milliseconds: int) -> None:
-    """Let the running transaction wait no longer than this for any lock."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT set_config('lock_timeout', %s, true)", [str(milliseconds)])
-
-
-def insert_posting(posting_id: UUID, kind: str) -> None:
-    """Write the posting to which ledger entries are about to belong."""
-    with connection.cursor() as cursor:
-        cursor.execute("INSERT INTO metering_posting (id, kind) VALUES (%s, %s)", [posting_id, kind])
+    ordered = sorted(candidates, key=_identity)
+    for candidate, event_id in zip(ordered, uuid7s(len(ordered)), strict=True):
+        candidate.uuid = event_id
+    events = [candidate.event for candidate in ordered]
+    repeated = run(
+        _INSERT,
+        [
+            None if lock_timeout_ms is None else str(lock_timeout_ms),
+            uuid_array([candidate.uuid for candidate in ordered]),
+            text_array([event.subject for event in events]),
+            bytes_array([candidate.digest for candidate in ordered]),
+            bytes_array([candidate.fingerprint for candidate in ordered]),
+            text_array([event.source for event in events]),
+            text_array([event.id for event in events]),
+            text_array([event.type for event in events]),
+            plain_array([candidate.occurred_at.isoformat() for candidate in ordered]),
+            plain_array([event.time is not None for event in events]),
+            text_array([_encode(event.data).decode() for event in events]),
+            text_array([_counts_document(candidate) for candidate in ordered]),
+            text_array([candidate.unmatched_code for candidate in ordered]),
+            posting_id,
+            posting_id,
+        ],
+    ).fetchall()
+    if not repeated:
+        return ordered
+    without_key = {row[0] for row in repeated}
+    answer_repeats([one for one in ordered if one.uuid in without_key], posting_id=posting_id)
+    return [one for one in ordered if one.uuid not in without_key]
 
 
 def explain_conflicts(group: Group) -> None:
@@ -179,15 +154,41 @@ def explain_conflicts(group: Group) -> None:
 
 
 def remember(group: Group) -> None:
-    """Tell Redis the keys that are stored now, so that their repeats find the short path."""
-    stored = [one for one in group.candidates if one.outcome is not None and one.outcome.event_id is not None]
-    cache.set_many({_key(candidate): b"1" for candidate in stored}, seconds=REMEMBERED_SECONDS)
+    """Tell Redis the batches that are stored now, so that their repeats find the short path."""
+    stored = [
+        batch
+        for batch in group.batches(BATCH_MIN)
+        if all(one.outcome is not None and one.outcome.event_id is not None for one in batch)
+    ]
+    cache.set_many({_key(batch): b"1" for batch in stored}, seconds=REMEMBERED_SECONDS)
 
 
-def _key(candidate: Candidate) -> str:
-    return cache.key(candidate.event.subject, "event", candidate.digest.hex())
+_identity = attrgetter("identity")
+
+
+def _key(batch: Sequence[Candidate]) -> str:
+    """Return the key of a request: a digest of its events' identities, in their order."""
+    identities = blake2b(digest_size=16)
+    for candidate in batch:
+        identities.update(candidate.event.subject.encode())
+        identities.update(candidate.digest)
+    return cache.key(batch[0].event.subject, "batch", identities.hexdigest())
 
 
 def _counts_document(candidate: Candidate) -> str:
     """Return [[balance, dimension key, quantity], …]; quantities are texts, so that no JSON reader makes them floats."""
-    return _encode([[one.balance.id, one.dimension_key, plain(one.quantity)] for one in candidate.counts]).decode()
+    rows = [
+        f'[{one.balance.id},{_quoted(one.dimension_key)},"{plain(one.quantity)}"{_seen(one.reading)}]'
+        for one in candidate.counts
+    ]
+    return "[" + ",".join(rows) + "]"
+
+
+def _seen(reading: Reading | None) -> str:
+    """Return the digest of a unique count's value as a further member, else nothing."""
+    return "" if reading is None or reading.seen is None else f',"{reading.seen}"'
+
+
+@lru_cache(maxsize=10_000)
+def _quoted(text: str) -> str:
+    return _encode(text).decode()

@@ -5,18 +5,21 @@ An accepted event is a counted event. There is no state in between, and no secon
 path: a key that it knows is confirmed by one read of `EventKey`, and what PostgreSQL does not have goes the normal way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
 from django.db import transaction
 
 from billing_site.database import uuid7
-from metering.selectors.balances import BalanceView, balance_views
+from billing_site.prepared import pipelined
+from metering.selectors.balances import BalanceView, Standing, balance_views
+from metering.selectors.placement import PlacedBalance, forget_placements
 from metering.services import event_rows
 from metering.services.candidates import Candidate, Group, classify
-from metering.services.posting import LockedBalance, Movement, lock_balances, post
+from metering.services.posting import BalanceRow, LockedBalance, Movement, lock_balances, post
 from metering.services.requests import ACCEPTED, UNMATCHED, IngestReport, Outcome, Record
+from metering.services.values import ValueMovement, take_in
 from subscriptions.core.money import exact
 
 # How often a group is resolved again because a close, a change or a grant came between reading and locking.
@@ -64,22 +67,36 @@ def _store(group: Group, posting_id: UUID, lock_timeout_ms: int | None) -> dict[
     candidates = group.storable()
     if not candidates:
         return {}
+    views: dict[int, BalanceView] = {}
     with transaction.atomic():
-        if lock_timeout_ms is not None:
-            event_rows.limit_lock_waits(lock_timeout_ms)
-        fresh = event_rows.insert_keys(candidates, posting_id)
+        fresh = event_rows.insert(candidates, posting_id, lock_timeout_ms=lock_timeout_ms)
         counted = [candidate for candidate in fresh if candidate.counts]
-        views: dict[int, BalanceView] = {}
-        event_rows.insert_events(fresh, posting_id)
         if counted:
             locked = lock_counted(counted)
-            event_rows.insert_posting(posting_id, "record")
             times = {count.balance.id: candidate.now for candidate in counted for count in candidate.counts}
-            post(fold(counted), posting_id=posting_id, locked=locked, now_of=times)
-            views = balance_views([balance.row for balance in locked.values()], now_of=times)
+            with pipelined():
+                post(fold(counted), posting_id=posting_id, kind="record", locked=locked, now_of=times)
+                views = _views(counted, locked)
     for candidate in fresh:
         _settle(candidate)
     return views
+
+
+def _views(counted: Sequence[Candidate], locked: Mapping[int, LockedBalance]) -> dict[int, BalanceView]:
+    """Return where the touched balances stand, by id."""
+    standings: dict[int, Standing] = {}
+    for candidate in counted:
+        for count in candidate.counts:
+            placed = count.balance
+            if placed.id in standings:
+                continue
+            balance, period = locked[placed.id], placed.period
+            standing = Standing(balance.row, placed.tenant, count.meter.code, period.ends_at, period.versions)
+            standings[placed.id] = standing
+            for grant in balance.grants:
+                if grant.covers(candidate.now):
+                    standing.add_grant(grant.quantity, balance.remaining[int(grant.id)])
+    return dict(zip(standings, balance_views(list(standings.values())), strict=True))
 
 
 def lock_counted(counted: Sequence[Candidate]) -> dict[int, LockedBalance]:
@@ -88,16 +105,29 @@ def lock_counted(counted: Sequence[Candidate]) -> dict[int, LockedBalance]:
 
     Raises StaleBalances when a close, a change or a grant has come between reading and locking.
     """
-    epochs = {count.balance.id: count.balance.epoch for candidate in counted for count in candidate.counts}
-    locked = lock_balances(epochs)
-    if any(locked[balance_id].row.epoch != epoch for balance_id, epoch in epochs.items()):
+    placed = {count.balance.id: count.balance for candidate in counted for count in candidate.counts}
+    locked = lock_balances(placed)
+    stale = [
+        one.tenant for one in placed.values() if one.id not in locked or not _is_as_placed(locked[one.id].row, one)
+    ]
+    if stale:
+        forget_placements(stale)
         raise StaleBalances
     return locked
 
 
+def _is_as_placed(row: BalanceRow, placed: PlacedBalance) -> bool:
+    return (row.epoch, row.period_id) == (placed.epoch, placed.period.id)
+
+
 def fold(candidates: Sequence[Candidate]) -> list[Movement]:
-    """Fold the counts of events into one movement per balance, segment and dimension set, oldest segment first."""
+    """
+    Fold the counts of events into one movement per balance, segment and dimension set, oldest segment first.
+
+    The caller holds the locks of the balances, whose values decide what events of meters that do not add up move.
+    """
     movements: dict[tuple[int, datetime, str], Movement] = {}
+    values: dict[int, ValueMovement] = {}
     with exact():
         for candidate in candidates:
             for count in candidate.counts:
@@ -105,9 +135,15 @@ def fold(candidates: Sequence[Candidate]) -> list[Movement]:
                 movement = movements.get(key)
                 if movement is None:
                     movement = movements[key] = Movement(*key)
-                movement.quantity += count.quantity
                 movement.events += 1
                 movement.clamped += count.clamped
+                if count.reading is None:
+                    movement.quantity += count.quantity
+                else:
+                    value = values.setdefault(id(movement), ValueMovement(count.meter.aggregation, movement))
+                    value.readings.append(count.reading)
+    if values:
+        take_in(list(values.values()))
     return sorted(movements.values(), key=lambda one: (one.balance_id, one.segment_at, one.dimension_key))
 
 

@@ -5,17 +5,16 @@ The only writer of these four together, shared by recording, replay and reversal
 the locks that everything here relies on, in the documented order.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
-from django.db import connection
-
 from billing_site import doorbell
-from metering.core.burndown import Grant, burn_order, split, walk
-from metering.models import CreditGrant, LedgerEntry, MeterBalance, SegmentTotal
+from billing_site.prepared import run
+from metering.core.burndown import Grant, GrantKind, burn_order, split, walk
+from metering.models import LedgerEntry, MeterBalance, SegmentTotal
 from metering.services.arrays import columns, plain_array, text_array
 from subscriptions.core.money import exact
 from subscriptions.services import outbox
@@ -37,13 +36,43 @@ class Movement:
     events: int = 0
     # Σ of the events' clamped prices, where their charge clamps per event.
     clamped: Decimal = _ZERO
+    # By how much a value of all events moves (`values`): the balance has no other segment.
+    of_value: bool = False
+
+
+@dataclass(slots=True)
+class BalanceRow:
+    """What placing usage needs of a balance; as many of them are made as balances are touched, so it is no model."""
+
+    pk: int
+    tenant_id: int
+    meter_id: int
+    period_id: int
+    pool: str
+    used: Decimal
+    covered: Decimal
+    held: Decimal
+    events: int
+    epoch: int
+    newest_segment_at: datetime | None
+    booked_overage: Decimal
+    booked_at: datetime | None
+    due_at: datetime | None
+    closed_at: datetime | None
+
+
+_LOCKED = (
+    MeterBalance.objects.select_for_update(no_key=True, of=("self",))
+    .order_by("pk")
+    .values_list(*[column.name for column in fields(BalanceRow)])
+)
 
 
 @dataclass(slots=True)
 class LockedBalance:
     """A balance under its row lock, with the grants of its pool; kept up to date while movements are placed."""
 
-    row: MeterBalance
+    row: BalanceRow
     grants: list[Grant] = field(default_factory=list)
     remaining: dict[int, Decimal] = field(default_factory=dict)
     burned: dict[int, Decimal] = field(default_factory=dict)
@@ -54,6 +83,10 @@ class LockedBalance:
     def overage(self) -> Decimal:
         """What no grant covers."""
         return self.row.used - self.row.covered
+
+    def model(self) -> MeterBalance:
+        """Read the balance with its tenant, meter and period: for the few callers that need them."""
+        return MeterBalance.objects.select_related("tenant", "meter", "period").get(pk=self.row.pk)
 
     def burn(self, grant_id: int, quantity: Decimal) -> None:
         """Move the grant's and the balance's figures by a burn (negative: an un-burn)."""
@@ -66,6 +99,12 @@ class LockedBalance:
 _Entry = tuple[int, int, int | None, str, datetime, str, Decimal, int]
 
 
+_READ_GRANTS = """
+SELECT balance_id, remaining, id, quantity, priority, effective_at, expires_at, kind, created_at
+FROM metering_creditgrant WHERE balance_id = ANY(%s::bigint[])
+"""
+
+
 def lock_balances(balance_ids: Iterable[int]) -> dict[int, LockedBalance]:
     """
     Lock these balances in id order, and read the grants of their pools.
@@ -73,19 +112,26 @@ def lock_balances(balance_ids: Iterable[int]) -> dict[int, LockedBalance]:
     One lock per balance and group of requests. The lock of a balance guards its grants, so they need none of their own.
     """
     ids = sorted(set(balance_ids))
-    rows = (
-        MeterBalance.objects.select_for_update(no_key=True, of=("self",))
-        .select_related("tenant", "meter", "period")
-        .filter(pk__in=ids)
-        .order_by("pk")
-    )
-    locked = {row.pk: LockedBalance(row) for row in rows}
-    for grant in CreditGrant.objects.filter(balance_id__in=ids):
-        balance = locked[grant.balance_id]
-        balance.grants.append(grant.as_core())
-        balance.remaining[grant.pk] = grant.remaining
+    locked = {row[0]: LockedBalance(BalanceRow(*row)) for row in _LOCKED.filter(pk__in=ids)}
+    for balance_id, remaining, grant_id, quantity, priority, effective_at, expires_at, kind, created_at in run(
+        _READ_GRANTS, [plain_array(ids)]
+    ):
+        balance = locked[balance_id]
+        grant = Grant(
+            id=grant_id,
+            quantity=quantity,
+            priority=priority,
+            effective_at=effective_at,
+            expires_at=expires_at,
+            voided_at=None,
+            kind=GrantKind(kind),
+            created_at=created_at,
+        )
+        balance.grants.append(grant)
+        balance.remaining[grant_id] = remaining
     for balance in locked.values():
-        balance.grants = burn_order(balance.grants)
+        if len(balance.grants) > 1:
+            balance.grants = burn_order(balance.grants)
     return locked
 
 
@@ -93,15 +139,16 @@ def post(
     movements: Sequence[Movement],
     *,
     posting_id: UUID,
+    kind: str,
     locked: Mapping[int, LockedBalance],
     now_of: Mapping[int, datetime],
 ) -> None:
     """
-    Place the movements and write everything that follows from them.
+    Place the movements, and write the posting with everything that follows from them.
 
     Inside the newest segment usage appends: it burns what is left of the grants in force. Usage in an older segment, and a
-    reversal, are entered as overage first and then put right by walking the segments again. A closed balance's burns are frozen:
-    late usage is overage, and a reversal lowers overage first.
+    reversal, are entered as overage first and then put right by walking the segments again; a value that falls needs no walk, as it
+    has one segment. A closed balance's burns are frozen: late usage is overage, and a reversal lowers overage first.
 
     `now_of` gives each balance's tenant time, which dates the booking that falls due.
     """
@@ -109,45 +156,14 @@ def post(
     entries: list[_Entry] = []
     for movement in movements:
         entries += _place(locked[movement.balance_id], movement)
-    insert_entries(posting_id, entries)
-    _add_totals(movements)
-    corrections: list[_Entry] = []
     for balance in locked.values():
         if balance.walks_again:
-            corrections += _walk_again(balance)
-    if corrections:
-        insert_entries(posting_id, corrections)
+            entries += _walk_again(balance, movements, entries)
     for balance_id, balance in locked.items():
         _schedule_booking(balance, now_of[balance_id])
         if overage_before[balance_id] == 0 and balance.overage > 0:
             _announce_overage(balance)
-    _update_grants(locked.values())
-    _update_balances(locked.values())
-
-
-def insert_entries(posting_id: UUID, entries: Sequence[_Entry]) -> None:
-    """Append ledger entries (tenant, balance, grant, kind, segment, dimension key, quantity, events) to a posting."""
-    tenants, balances, grants, kinds, segments, keys, quantities, events = columns(entries, 8)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            INSERT INTO metering_ledgerentry
-                   (posting_id, tenant_id, balance_id, grant_id, kind, segment_at, dimension_key, quantity, events)
-            SELECT %s, * FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::timestamptz[], %s::text[],
-                                     %s::numeric[], %s::int[])
-            """,
-            [
-                posting_id,
-                plain_array(tenants),
-                plain_array(balances),
-                plain_array(grants),
-                text_array(kinds),
-                text_array(segment.isoformat() for segment in segments),
-                text_array(keys),
-                plain_array(quantities),
-                plain_array(events),
-            ],
-        )
+    _write(posting_id, kind, movements, entries, locked.values())
 
 
 def _place(balance: LockedBalance, movement: Movement) -> list[_Entry]:
@@ -161,6 +177,8 @@ def _place(balance: LockedBalance, movement: Movement) -> list[_Entry]:
         row.newest_segment_at = movement.segment_at
     if row.closed_at is not None:
         return _place_late(balance, movement)
+    if movement.quantity < 0 and movement.of_value:
+        return _lower(balance, movement)
     if movement.quantity < 0 or (newest is not None and movement.segment_at < newest):
         balance.walks_again = True
         return [_entry(row, movement, None, movement.quantity, movement.events)]
@@ -174,7 +192,29 @@ def _place(balance: LockedBalance, movement: Movement) -> list[_Entry]:
     for grant_id, quantity in parts:
         if grant_id is not None:
             balance.burn(grant_id, quantity)
-    # The events are counted once, on the first part.
+    return _usage(row, movement, parts)
+
+
+def _lower(balance: LockedBalance, movement: Movement) -> list[_Entry]:
+    """Lower a value: its overage first, then what was burned, last grant first. With one segment, that is where walking again would end."""
+    row = balance.row
+    with exact():
+        excess = max(row.covered - row.used, _ZERO)
+        overage = movement.quantity + excess
+    parts: list[tuple[int | None, Decimal]] = [(None, overage)] if overage else []
+    for grant in reversed(balance.grants):
+        grant_id = int(grant.id)
+        with exact():
+            unburned = min(excess, grant.quantity - balance.remaining[grant_id])
+            excess -= unburned
+        if unburned:
+            balance.burn(grant_id, -unburned)
+            parts.append((grant_id, -unburned))
+    return _usage(row, movement, parts)
+
+
+def _usage(row: BalanceRow, movement: Movement, parts: Iterable[tuple[int | None, Decimal]]) -> list[_Entry]:
+    """Return the entries of a movement's parts by grant; its events are counted once, on the first."""
     return [
         _entry(row, movement, grant_id, quantity, movement.events if index == 0 else 0)
         for index, (grant_id, quantity) in enumerate(parts)
@@ -194,10 +234,16 @@ def _place_late(balance: LockedBalance, movement: Movement) -> list[_Entry]:
         return entries
     current = _consumed(row.pk)
     with exact():
-        excess = -(current.get((movement.segment_at, None), _ZERO) + movement.quantity)
+        # Values of several sets may fall in one posting; the row knows of them, and the ledger does not yet.
+        overage = (
+            row.used - row.covered
+            if movement.of_value
+            else current.get((movement.segment_at, None), _ZERO) + movement.quantity
+        )
+        excess = max(-overage, _ZERO)
     for grant in reversed(balance.grants):
         grant_id = int(grant.id)
-        unburned = min(max(excess, _ZERO), current.get((movement.segment_at, grant_id), _ZERO))
+        unburned = min(excess, current.get((movement.segment_at, grant_id), _ZERO))
         if unburned > 0:
             entries.append(_correction(row, "walk", grant_id, movement.segment_at, -unburned))
             entries.append(_correction(row, "walk", None, movement.segment_at, unburned))
@@ -209,45 +255,53 @@ def _place_late(balance: LockedBalance, movement: Movement) -> list[_Entry]:
     return entries
 
 
-def _walk_again(balance: LockedBalance) -> list[_Entry]:
-    """Walk the balance's segments over their totals, and return the entries that bring the ledger to that position."""
+def _walk_again(balance: LockedBalance, movements: Iterable[Movement], entries: Iterable[_Entry]) -> list[_Entry]:
+    """
+    Walk the balance's segments over their totals, and return the entries that bring the ledger to that position.
+
+    `movements` and `entries` are those of this posting, which are not written yet.
+    """
     row = balance.row
     totals: dict[datetime, Decimal] = {}
+    consumed = _consumed(row.pk)
+    stored = SegmentTotal.objects.filter(balance_id=row.pk).values_list("segment_at", "quantity")
+    moved = [(one.segment_at, one.quantity) for one in movements if one.balance_id == row.pk]
     with exact():
-        for segment_at, quantity in (
-            SegmentTotal.objects.filter(balance_id=row.pk).order_by("segment_at").values_list("segment_at", "quantity")
-        ):
+        for segment_at, quantity in (*stored, *moved):
             totals[segment_at] = totals.get(segment_at, _ZERO) + quantity
-    position = walk(totals.items(), balance.grants)
-    current = _consumed(row.pk)
-    entries = []
-    for segment_at, burndown in zip(totals, position.segments, strict=True):
+        for _, balance_id, grant_id, _, segment_at, _, quantity, _ in entries:
+            if balance_id == row.pk:
+                consumed[segment_at, grant_id] = consumed.get((segment_at, grant_id), _ZERO) + quantity
+    segments = sorted(totals.items())
+    position = walk(segments, balance.grants)
+    corrections = []
+    for (segment_at, _), burndown in zip(segments, position.segments, strict=True):
         targets: dict[int | None, Decimal] = {int(grant_id): burned for grant_id, burned in burndown.burns.items()}
         targets[None] = burndown.overage
         for grant in balance.grants:
             targets.setdefault(int(grant.id), _ZERO)
         for grant_id, target in targets.items():
             with exact():
-                difference = target - current.get((segment_at, grant_id), _ZERO)
+                difference = target - consumed.get((segment_at, grant_id), _ZERO)
             if difference:
-                entries.append(_correction(row, "walk", grant_id, segment_at, difference))
+                corrections.append(_correction(row, "walk", grant_id, segment_at, difference))
                 if grant_id is not None:
                     balance.burn(grant_id, difference)
-    return entries
+    return corrections
+
+
+_CONSUMED = """
+SELECT segment_at, grant_id, sum(quantity) FROM metering_ledgerentry
+WHERE balance_id = %s AND kind IN ('usage', 'walk') GROUP BY 1, 2
+"""
 
 
 def _consumed(balance_id: int) -> dict[tuple[datetime, int | None], Decimal]:
     """Return what the ledger says each grant (None: overage) gave in each segment."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT segment_at, grant_id, sum(quantity) FROM metering_ledgerentry"
-            " WHERE balance_id = %s AND kind IN ('usage', 'walk') GROUP BY 1, 2",
-            [balance_id],
-        )
-        return {(segment_at, grant_id): quantity for segment_at, grant_id, quantity in cursor}
+    return {(segment_at, grant_id): quantity for segment_at, grant_id, quantity in run(_CONSUMED, [balance_id])}
 
 
-def _entry(row: MeterBalance, movement: Movement, grant_id: int | None, quantity: Decimal, events: int) -> _Entry:
+def _entry(row: BalanceRow, movement: Movement, grant_id: int | None, quantity: Decimal, events: int) -> _Entry:
     return (
         row.tenant_id,
         row.pk,
@@ -260,7 +314,7 @@ def _entry(row: MeterBalance, movement: Movement, grant_id: int | None, quantity
     )
 
 
-def _correction(row: MeterBalance, kind: str, grant_id: int | None, segment_at: datetime, quantity: Decimal) -> _Entry:
+def _correction(row: BalanceRow, kind: str, grant_id: int | None, segment_at: datetime, quantity: Decimal) -> _Entry:
     return (row.tenant_id, row.pk, grant_id, kind, segment_at, "", quantity, 0)
 
 
@@ -273,21 +327,39 @@ def _schedule_booking(balance: LockedBalance, now: datetime) -> None:
 
 
 def _announce_overage(balance: LockedBalance) -> None:
-    row = balance.row
+    whole = balance.model()
     outbox.write(
-        tenant=row.tenant,
+        tenant=whole.tenant,
         type="overage.started",
-        payload={"meter": row.meter.code, "pool": row.pool, "period": str(row.period.public_id)},
+        payload={"meter": whole.meter.code, "pool": whole.pool, "period": str(whole.period.public_id)},
     )
 
 
-_ADD_TO_TOTALS = """
-INSERT INTO metering_segmenttotal (balance_id, segment_at, dimension_key, quantity, events, clamped)
-SELECT * FROM unnest(%s::bigint[], %s::timestamptz[], %s::text[], %s::numeric[], %s::bigint[], %s::numeric[])
-ON CONFLICT (balance_id, segment_at, dimension_key) DO UPDATE
-SET quantity = metering_segmenttotal.quantity + excluded.quantity,
-    events = metering_segmenttotal.events + excluded.events,
-    clamped = metering_segmenttotal.clamped + excluded.clamped
+# One statement: each part writes a table of its own, and none reads what another writes.
+_WRITE = """
+WITH entries AS (
+    INSERT INTO metering_ledgerentry
+           (posting_id, tenant_id, balance_id, grant_id, kind, segment_at, dimension_key, quantity, events)
+    SELECT %s::uuid, * FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::timestamptz[], %s::text[],
+                                   %s::numeric[], %s::int[])
+), totals AS (
+    INSERT INTO metering_segmenttotal (balance_id, segment_at, dimension_key, quantity, events, clamped)
+    SELECT * FROM unnest(%s::bigint[], %s::timestamptz[], %s::text[], %s::numeric[], %s::bigint[], %s::numeric[])
+    ON CONFLICT (balance_id, segment_at, dimension_key) DO UPDATE
+    SET quantity = metering_segmenttotal.quantity + excluded.quantity,
+        events = metering_segmenttotal.events + excluded.events,
+        clamped = metering_segmenttotal.clamped + excluded.clamped
+), grants AS (
+    UPDATE metering_creditgrant g SET burned = g.burned + d.burned, expired = g.expired + d.expired
+    FROM unnest(%s::bigint[], %s::numeric[], %s::numeric[]) AS d (id, burned, expired) WHERE g.id = d.id
+), balances AS (
+    UPDATE metering_meterbalance b
+    SET used = d.used, covered = d.covered, events = d.events, newest_segment_at = d.newest, due_at = d.due
+    FROM unnest(%s::bigint[], %s::numeric[], %s::numeric[], %s::bigint[], %s::timestamptz[], %s::timestamptz[])
+         AS d (id, used, covered, events, newest, due)
+    WHERE b.id = d.id
+)
+INSERT INTO metering_posting (id, kind) VALUES (%s, %s)
 """
 
 # PostgreSQL checks a row before it looks for the conflict, and a negative total is none: what is taken back is an update.
@@ -300,73 +372,75 @@ WHERE (t.balance_id, t.segment_at, t.dimension_key) = (d.balance_id, d.segment_a
 """
 
 
-def _add_totals(movements: Sequence[Movement]) -> None:
-    taken_back = [movement for movement in movements if movement.events < 0]
-    added = [movement for movement in movements if movement.events >= 0]
-    with connection.cursor() as cursor:
-        for statement, part in ((_ADD_TO_TOTALS, added), (_TAKE_FROM_TOTALS, taken_back)):
-            if part:
-                cursor.execute(statement, _as_arrays(part))
+def _write(
+    posting_id: UUID,
+    kind: str,
+    movements: Sequence[Movement],
+    entries: Sequence[_Entry],
+    balances: Collection[LockedBalance],
+) -> None:
+    added = [movement for movement in movements if movement.events >= 0 and movement.quantity >= 0]
+    taken_back = [movement for movement in movements if movement.events < 0 or movement.quantity < 0]
+    run(
+        _WRITE,
+        [
+            posting_id,
+            *_entry_arrays(entries),
+            *_total_arrays(added),
+            *_grant_arrays(balances),
+            *_balance_arrays(balances),
+            posting_id,
+            kind,
+        ],
+    )
+    if taken_back:
+        run(_TAKE_FROM_TOTALS, _total_arrays(taken_back))
 
 
-def _as_arrays(movements: Sequence[Movement]) -> list[str]:
-    rows = [
-        (m.balance_id, m.segment_at.isoformat(), m.dimension_key, m.quantity, m.events, m.clamped) for m in movements
-    ]
-    balances, segments, keys, quantities, events, clamped = columns(rows, 6)
+def _entry_arrays(entries: Sequence[_Entry]) -> list[str]:
+    tenants, balances, grants, kinds, segments, keys, quantities, events = columns(entries, 8)
     return [
+        plain_array(tenants),
         plain_array(balances),
-        text_array(segments),
+        plain_array(grants),
+        text_array(kinds),
+        plain_array([segment.isoformat() for segment in segments]),
         text_array(keys),
         plain_array(quantities),
         plain_array(events),
-        plain_array(clamped),
     ]
 
 
-def _update_grants(balances: Iterable[LockedBalance]) -> None:
+def _total_arrays(movements: Sequence[Movement]) -> list[str]:
+    return [
+        plain_array([movement.balance_id for movement in movements]),
+        plain_array([movement.segment_at.isoformat() for movement in movements]),
+        text_array([movement.dimension_key for movement in movements]),
+        plain_array([movement.quantity for movement in movements]),
+        plain_array([movement.events for movement in movements]),
+        plain_array([movement.clamped for movement in movements]),
+    ]
+
+
+def _grant_arrays(balances: Iterable[LockedBalance]) -> list[str]:
     rows = [
         (grant_id, burned, balance.expired.get(grant_id, _ZERO))
         for balance in balances
         for grant_id, burned in balance.burned.items()
     ]
-    if not rows:
-        return
-    ids, burned, expired = columns(rows, 3)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE metering_creditgrant g SET burned = g.burned + d.burned, expired = g.expired + d.expired
-            FROM unnest(%s::bigint[], %s::numeric[], %s::numeric[]) AS d (id, burned, expired) WHERE g.id = d.id
-            """,
-            [plain_array(ids), plain_array(burned), plain_array(expired)],
-        )
+    return [plain_array(column) for column in columns(rows, 3)]
 
 
-def _update_balances(balances: Iterable[LockedBalance]) -> None:
-    rows = [
-        (b.row.pk, b.row.used, b.row.covered, b.row.events, _text(b.row.newest_segment_at), _text(b.row.due_at))
-        for b in balances
+def _balance_arrays(balances: Iterable[LockedBalance]) -> list[str]:
+    rows = [balance.row for balance in balances]
+    return [
+        plain_array([row.pk for row in rows]),
+        plain_array([row.used for row in rows]),
+        plain_array([row.covered for row in rows]),
+        plain_array([row.events for row in rows]),
+        plain_array([_text(row.newest_segment_at) for row in rows]),
+        plain_array([_text(row.due_at) for row in rows]),
     ]
-    ids, used, covered, events, newest, due = columns(rows, 6)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE metering_meterbalance b
-            SET used = d.used, covered = d.covered, events = d.events, newest_segment_at = d.newest, due_at = d.due
-            FROM unnest(%s::bigint[], %s::numeric[], %s::numeric[], %s::bigint[], %s::timestamptz[], %s::timestamptz[])
-                 AS d (id, used, covered, events, newest, due)
-            WHERE b.id = d.id
-            """,
-            [
-                plain_array(ids),
-                plain_array(used),
-                plain_array(covered),
-                plain_array(events),
-                text_array(newest),
-                text_array(due),
-            ],
-        )
 
 
 def _text(instant: datetime | None) -> str | None:

@@ -10,7 +10,6 @@ from billing_site.database import uuid7
 from metering.models import EventCount, UsageEvent
 from metering.selectors.events import decode_data, unmatched_events
 from metering.services.candidates import Candidate, Group, classify
-from metering.services.event_rows import insert_posting
 from metering.services.ingest import StaleBalances, fold, lock_counted
 from metering.services.posting import post
 from metering.services.requests import NewEvent, Record
@@ -74,9 +73,8 @@ def _count(candidates: list[Candidate]) -> int:
         if not fresh:
             return 0
         locked = lock_counted(fresh)
-        insert_posting(posting_id, "replay")
         times = {count.balance.id: candidate.now for candidate in fresh for count in candidate.counts}
-        post(fold(fresh), posting_id=posting_id, locked=locked, now_of=times)
+        post(fold(fresh), posting_id=posting_id, kind="replay", locked=locked, now_of=times)
     return len(fresh)
 
 
@@ -89,6 +87,7 @@ def _rows(candidate: Candidate, posting_id: UUID) -> list[CountRow]:
             count.balance.id,
             count.dimension_key,
             count.quantity,
+            (count.reading and count.reading.seen) or "",
             count.clamped,
             posting_id,
             "",

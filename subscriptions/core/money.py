@@ -113,8 +113,7 @@ def as_fraction(number: Decimal | Fraction | int) -> Fraction:
     Fraction(1, 5000)
     """
     if isinstance(number, Decimal):
-        if not number.is_finite() or (number and abs(number.adjusted()) > _MAGNITUDE_MAX):
-            raise ValueError(f"{number} is not a number to calculate with")
+        _check_magnitude(number)
         return Fraction(number)
     if isinstance(number, Fraction | int):
         return Fraction(number)
@@ -182,6 +181,11 @@ def precise(amount: Fraction | Decimal) -> Decimal:
     return _from_units(int(number * 10**places), places)
 
 
+def _check_magnitude(number: Decimal) -> None:
+    if not number.is_finite() or (number and abs(number.adjusted()) > _MAGNITUDE_MAX):
+        raise ValueError(f"{number} is not a number to calculate with")
+
+
 def plain(number: Decimal) -> str:
     """
     Return the canonical text of a number: no exponent, no trailing zeros, no negative zero.
@@ -191,7 +195,8 @@ def plain(number: Decimal) -> str:
     >>> plain(Decimal("3659.1740")), plain(Decimal("-0.00")), plain(Decimal("1E+2"))
     ('3659.174', '0', '100')
     """
-    if not as_fraction(number):
+    _check_magnitude(number)
+    if not number:
         return "0"
     text = format(number, "f")
     return text.rstrip("0").rstrip(".") if "." in text else text

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from metering.core.burndown import Grant, GrantKind, walk
 from metering.core.overage import Booked, ChargeTerms, Owed, SegmentUsage, overage_delta, price_pool, spread
+from metering.core.pools import Offer, pools_of
 from metering.core.segments import VersionSpan, cut, segment_at
 from subscriptions.core.periods import Period
 from subscriptions.core.price_documents import parse_price
@@ -215,3 +216,23 @@ def test_shares_sum_to_the_overage_and_none_exceeds_its_usage(usage, part):
     shares = spread(overage, usage)
     assert sum(shares.values(), Fraction(0)) == Fraction(overage)
     assert all(0 <= share <= Fraction(usage[each]) for each, share in shares.items())
+
+
+@given(st.decimals(min_value=0, max_value=10**9, places=12), st.integers(0, 10**6), st.sampled_from([None, "50"]))
+def test_where_each_unit_costs_the_same_the_pool_says_so_and_rating_agrees(overage, price, amount_min):
+    document = {"model": "per_unit", "unit_amount": str(Decimal(price) / 10**4)}
+    if amount_min:
+        document["amount_min"] = amount_min
+    terms = ChargeTerms(1, 1, {}, parse_price(document))
+    [pool] = pools_of([Offer(terms, Decimal(5), "allow", None)]).by_key.values()
+    used = {(("model", "opus"),): overage + 5}
+    segment = SegmentUsage(version_id=1, usage=used, overage=overage)
+    assert pool.unit_amount is not None
+    assert Fraction(overage) * Fraction(pool.unit_amount) == price_pool([segment], [terms]).amount
+
+
+@given(prices)
+def test_a_price_with_any_option_is_looked_at_closer(document):
+    terms = ChargeTerms(1, 1, {}, parse_price(document))
+    [pool] = pools_of([Offer(terms, Decimal(5), "allow", None)]).by_key.values()
+    assert (pool.unit_amount is not None) == (set(document) == {"model", "unit_amount"})

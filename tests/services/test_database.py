@@ -519,16 +519,16 @@ def test_ids_rise_when_the_clock_is_set_back(monkeypatch):
     moments = iter([2_000_000_000, 1_000_000_000, 1_500_000_000, 2_001_000_000])
     monkeypatch.setattr(database.time, "time_ns", lambda: next(moments))
     sequence = database._Sequence()
-    ids = [sequence.next() for _ in range(4)]
+    ids = [sequence.take(1)[0] for _ in range(4)]
     assert ids == sorted(set(ids))
 
 
 def test_a_full_counter_borrows_the_next_millisecond(monkeypatch):
     monkeypatch.setattr(database.time, "time_ns", lambda: 2_000_000_000)
     sequence = database._Sequence()
-    first = sequence.next()
+    first = sequence.take(1)[0]
     sequence._counter = (1 << 74) - 1
-    second, third = sequence.next(), sequence.next()
+    second, third = sequence.take(1)[0], sequence.take(1)[0]
     assert first < second < third
     assert second.int >> 80 == 2001
     assert isinstance(second, UUID)
