@@ -1,7 +1,5 @@
 """`/events`: taking events in, listing them, taking one back, and counting unmatched ones again. One event by its id is above, in invoices."""
 
-from collections.abc import Mapping
-from typing import Any
 from uuid import UUID
 
 from django.http import HttpResponse
@@ -13,7 +11,7 @@ from rest_framework.views import APIView
 from billing_site.http.authentication import actor_of
 from billing_site.http.pagination import page
 from billing_site.http.problems import MEDIA_TYPE, BodyTooLarge
-from billing_site.http.queries import QueryParameters, code, text, timestamp
+from billing_site.http.queries import NO_PARAMETERS, QueryParameters, code, text, timestamp
 from billing_site.http.schema import PAGING, TIMES, page_of, query
 from billing_site.http.wire import BODY_BYTES_MAX
 from metering.api.documents import (
@@ -25,7 +23,7 @@ from metering.api.documents import (
     ReplayDocument,
     ReplayInput,
 )
-from metering.api.ingest import handle
+from metering.api.ingest import handle, wire_headers
 from metering.selectors.event_details import event_detail, event_document, find_events
 from metering.services.replaying import replay_events
 from metering.services.reversing import reverse_event
@@ -123,9 +121,9 @@ class EventReversal(APIView):
     )
     def post(self, request: Request, event: UUID) -> Response:
         """The event stays as it is; a negative count in the same segment corrects it. 409 if it was never counted, or reversed before."""
-        given = ReasonInput(data=request.data)
-        given.is_valid(raise_exception=True)
-        reverse_event(event_id=event, reason=given.validated_data["reason"], actor=actor_of(request))
+        NO_PARAMETERS.read(request)
+        given = ReasonInput.checked(request.data)
+        reverse_event(event_id=event, reason=given["reason"], actor=actor_of(request))
         return Response(event_detail(event).document())
 
 
@@ -142,9 +140,9 @@ class EventReplay(APIView):
     )
     def post(self, request: Request) -> Response:
         """Each event is counted once, however often this is called."""
-        given = ReplayInput(data=request.data)
-        given.is_valid(raise_exception=True)
-        replay = replay_events(now=wall_now(), tenant=given.validated_data.get("tenant"))
+        NO_PARAMETERS.read(request)
+        given = ReplayInput.checked(request.data)
+        replay = replay_events(now=wall_now(), tenant=given.get("tenant"))
         return Response({"counted": replay.counted, "unmatched": replay.unmatched})
 
 
@@ -153,15 +151,4 @@ def _body(request: Request) -> bytes:
     announced = str(request.META.get("CONTENT_LENGTH") or "")
     if announced.isdecimal() and int(announced[:20]) > BODY_BYTES_MAX:
         raise BodyTooLarge(f"The body is larger than {BODY_BYTES_MAX} bytes.")
-    if not announced and request.META.get("wsgi.input_terminated"):
-        # A chunked body has no length; Django would take it for empty, but this server says that it ends.
-        return request.META["wsgi.input"].read(BODY_BYTES_MAX + 1)
     return request._request.read(BODY_BYTES_MAX + 1)
-
-
-def wire_headers(meta: Mapping[str, Any]) -> dict[str, str]:
-    """Pick the headers that say what the body is out of a WSGI environment, with lower-case names."""
-    headers = {name[5:].replace("_", "-").lower(): value for name, value in meta.items() if name.startswith("HTTP_CE_")}
-    headers["content-type"] = meta.get("CONTENT_TYPE") or ""
-    headers["content-encoding"] = meta.get("HTTP_CONTENT_ENCODING") or ""
-    return headers

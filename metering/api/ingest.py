@@ -66,6 +66,14 @@ def handle(body: bytes, headers: Mapping[str, str], now: datetime) -> Answer:
     return _answer_many(parsed.events, report)
 
 
+def wire_headers(meta: Mapping[str, Any]) -> dict[str, str]:
+    """Pick the headers that say what the body is out of a WSGI environment, with lower-case names."""
+    headers = {name[5:].replace("_", "-").lower(): value for name, value in meta.items() if name[:8] == "HTTP_CE_"}
+    headers["content-type"] = meta.get("CONTENT_TYPE") or ""
+    headers["content-encoding"] = meta.get("HTTP_CONTENT_ENCODING") or ""
+    return headers
+
+
 def _record(events: Sequence[NewEvent | Rejected], now: datetime) -> IngestReport:
     if any(type(event) is NewEvent for event in events):
         return committer.submit(Record(events, now))

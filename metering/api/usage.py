@@ -48,7 +48,8 @@ class Usage(APIView):
         """
         The last 30 days by default, at most 400 (31 by the hour). Windows without usage have no row.
 
-        What was reversed is taken off at the time at which it had occurred.
+        What was reversed is taken off at the time at which it had occurred. A meter that does not add up (max, latest, unique_count) has in
+        each window the value of that window's events: per dimension set, and summed up over the sets of a group.
         """
         values = self.parameters.read(request)
         owner = get_tenant(tenant)

@@ -43,10 +43,10 @@ def find_key(token: str) -> KeyInfo | None:
     is therefore in force everywhere within a second. A bad one is looked up each time: the door counts and slows those down.
     Digests are compared in constant time, and an unknown prefix costs the same query and comparison as a wrong secret.
     """
+    remembered = remembered_key(token)
+    if remembered is not None:
+        return remembered
     digest = digest_of(token)
-    remembered = _cache.get(digest)
-    if remembered is not None and remembered[0] > time.monotonic():
-        return _unless_expired(remembered[1])
     # Before the query: what is remembered must never be older than the answer that it stands for.
     asked_at = time.monotonic()
     row = ApiKey.objects.filter(prefix=token[:PREFIX_LENGTH], revoked_at__isnull=True).first()
@@ -58,6 +58,14 @@ def find_key(token: str) -> KeyInfo | None:
         _cache.clear()
     _cache[digest] = (asked_at + CACHE_SECONDS, info)
     return _unless_expired(info)
+
+
+def remembered_key(token: str) -> KeyInfo | None:
+    """Return the key that this token is if this process remembers it, without a query; None says nothing of the token."""
+    remembered = _cache.get(digest_of(token))
+    if remembered is None or remembered[0] <= time.monotonic():
+        return None
+    return _unless_expired(remembered[1])
 
 
 def forget_keys() -> None:
