@@ -176,6 +176,22 @@ class NumberSequence(models.Model):
         return f"{self.series} {self.last_number}"
 
 
+class AuditRun(models.Model):
+    """What one audit of the books has found. Append-only; the newest one is what the metrics show."""
+
+    # By the database's clock, when it was done.
+    recorded_at = models.DateTimeField(db_default=Now())
+    milliseconds = models.PositiveIntegerField()
+    # Rows that break an invariant, by its name; an invariant that holds is not listed.
+    broken = models.JSONField(default=dict)
+    # How many tenants it has parked that were not parked before.
+    parked = models.PositiveIntegerField(default=0)
+
+    def __str__(self) -> str:
+        rows = sum(self.broken.values())
+        return f"{rows} rows break the books" if rows else "the books are right"
+
+
 class TenantCreditEntry(models.Model):
     """A signed movement of the tenant's credit in one currency. Append-only; the balance is the sum."""
 

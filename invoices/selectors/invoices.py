@@ -1,5 +1,6 @@
 """Finding invoices and their lines, what stands behind a line, and a tenant's credit."""
 
+from collections.abc import Collection
 from decimal import Decimal
 from uuid import UUID
 
@@ -104,6 +105,12 @@ def credit_balance(*, tenant_id: int, currency: str) -> Decimal:
     """Return what the tenant has to its credit: the sum of all movements."""
     entries = TenantCreditEntry.objects.filter(tenant_id=tenant_id, currency=currency)
     return entries.aggregate(balance=Sum("amount"))["balance"] or Decimal(0)
+
+
+def credit_balances(*, tenant_ids: Collection[int]) -> dict[tuple[int, str], Decimal]:
+    """Return the same of several tenants, by tenant and currency; nothing where nothing was ever moved."""
+    entries = TenantCreditEntry.objects.filter(tenant_id__in=tenant_ids).values_list("tenant_id", "currency")
+    return {(tenant_id, currency): total for tenant_id, currency, total in entries.annotate(Sum("amount"))}
 
 
 def _keys_priced_by(line: InvoiceLine, balance_id: int) -> list[str]:

@@ -4,22 +4,43 @@ What could be billed and is not: fee items and overage charges that no line hold
 "Has this been billed?" is asked here, of the lines' sources, and never of the thing itself.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any, NamedTuple, TypeVar
 
 from django.db.models import Count, Exists, Max, OuterRef, Q, QuerySet, Sum
 
 from invoices.core.lines import InvoicedBefore
 from invoices.models import Invoice, InvoiceLine, InvoiceLineSource
-from metering.models import OverageCharge
+from metering.models import MeterBalance, OverageCharge
 from subscriptions.core.money import exact
-from subscriptions.models import FeeItem
+from subscriptions.models import BillingPeriod, Charge, FeeItem
 
+_Row = TypeVar("_Row", bound=NamedTuple)
 _Key = tuple[int, int, str]
 """Period, charge, and whether it is overage or a minimum: what has one line on an invoice."""
+
+
+class LatestBooking(NamedTuple):
+    """The newest booking of a charge in a period."""
+
+    balance_id: int
+    sequence: int
+    currency: str
+    components: list[dict[str, Any]]
+    amount_numerator: Decimal
+    amount_denominator: Decimal
+
+
+class BilledPeriod(NamedTuple):
+    """A closed period with something unbilled."""
+
+    subscription_id: int
+    starts_at: datetime
+    ends_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +52,14 @@ class UnbilledCharge:
     ever billed, or all of that was released.
     """
 
-    latest: OverageCharge
+    period_id: int
+    # Overage or minimum.
+    kind: str
+    latest: LatestBooking
+    period: BilledPeriod
+    # With its meter at hand.
+    charge: Charge
+    pool: str
     booking_ids: Sequence[int]
     quantity: Decimal
     before: InvoicedBefore | None
@@ -39,27 +67,34 @@ class UnbilledCharge:
     @property
     def cumulative(self) -> Fraction:
         """What the charge has come to in the period, exactly."""
-        return cumulative_amount(self.latest)
+        return Fraction(self.latest.amount_numerator) / Fraction(self.latest.amount_denominator)
 
 
-def unbilled_fee_items(*, subscription_id: int, until: datetime | None) -> list[FeeItem]:
-    """Return the fees and credits that no line bills, billable at `until` or before (None: all), in the order of their spans."""
-    items = _unheld(FeeItem.objects.filter(subscription_id=subscription_id), "fee_item")
-    if until is not None:
-        items = items.filter(billable_at__lte=until)
-    return list(items.select_related("version__tier", "credits", "period").order_by("span_starts_at", "pk"))
-
-
-def unbilled_charges(*, subscription_id: int) -> list[UnbilledCharge]:
+def unbilled_fee_items(*, until: Mapping[int, datetime | None]) -> dict[int, list[FeeItem]]:
     """
-    Return what is unbilled of each charge in each closed period of the subscription, oldest period first.
+    Return the fees and credits that no line bills, in the order of their spans, by subscription id.
 
-    The caller holds the subscription's lock, so that no other invoice takes the same bookings meanwhile.
+    `until` names the subscriptions, and for each up to when items are billable (None: all).
+    """
+    items = _unheld(FeeItem.objects.filter(subscription_id__in=list(until)), "fee_item")
+    found: dict[int, list[FeeItem]] = {}
+    for item in items.prefetch_related("version__tier", "credits").order_by("span_starts_at", "pk"):
+        limit = until[item.subscription_id]
+        if limit is None or item.billable_at <= limit:
+            found.setdefault(item.subscription_id, []).append(item)
+    return found
+
+
+def unbilled_charges(*, subscription_ids: Iterable[int]) -> dict[int, list[UnbilledCharge]]:
+    """
+    Return what is unbilled of each charge in each closed period, oldest period first, by subscription id.
+
+    The caller holds the subscriptions' locks, so that no other invoice takes the same bookings meanwhile.
     """
     ids: dict[_Key, list[int]] = {}
     quantities: dict[_Key, Decimal] = {}
     closed = OverageCharge.objects.filter(
-        period__subscription_id=subscription_id, period__closed_at__isnull=False
+        period__subscription_id__in=list(subscription_ids), period__closed_at__isnull=False
     ).order_by("period__sequence", "charge__position", "charge_id", "kind", "pk")
     for pk, quantity, *parts in _unheld(closed, "overage_charge").values_list(
         "pk", "quantity", "period_id", "charge_id", "kind"
@@ -68,11 +103,29 @@ def unbilled_charges(*, subscription_id: int) -> list[UnbilledCharge]:
         ids.setdefault(key, []).append(pk)
         with exact():
             quantities[key] = quantities.get(key, Decimal(0)) + quantity
+    if not ids:
+        return {}
     totals, billed = _booked(ids), _billed(ids)
-    return [
-        _unbilled(totals[key], ids=ids[key], quantity=quantities[key], amount_billed=billed.get(key, Decimal(0)))
-        for key in ids
-    ]
+    periods = _rows(BilledPeriod, BillingPeriod.objects.filter(pk__in={key[0] for key in ids}))
+    charges = Charge.objects.select_related("meter").in_bulk({key[1] for key in ids})
+    pools = _pools_of(total.latest.balance_id for total in totals.values())
+    found: dict[int, list[UnbilledCharge]] = {}
+    for key, booking_ids in ids.items():
+        booked, period = totals[key], periods[key[0]]
+        before = _invoiced_before(booked, billed.get(key), unheld=len(booking_ids), quantity=quantities[key])
+        unbilled = UnbilledCharge(
+            key[0],
+            key[2],
+            booked.latest,
+            period,
+            charges[key[1]],
+            pools[booked.latest.balance_id],
+            booking_ids,
+            quantities[key],
+            before,
+        )
+        found.setdefault(period.subscription_id, []).append(unbilled)
+    return found
 
 
 def has_unbilled(*, subscription_id: int, until: datetime | None) -> bool:
@@ -91,7 +144,7 @@ def cumulative_amount(booking: OverageCharge) -> Fraction:
 
 @dataclass(frozen=True, slots=True)
 class _Booked:
-    latest: OverageCharge
+    latest: LatestBooking
     count: int
     quantity: Decimal
 
@@ -101,46 +154,48 @@ def _unheld(queryset: QuerySet, name: str) -> QuerySet:
     return queryset.filter(~Exists(held))
 
 
-def _booked(keys: Iterable[_Key]) -> dict[_Key, _Booked]:
+def _booked(keys: Collection[_Key]) -> dict[_Key, _Booked]:
     """Sum all bookings of each key, billed or not, and find the newest."""
-    rows = list(
+    rows = (
         OverageCharge.objects.filter(_any_of(keys))
-        .values("period_id", "charge_id", "kind")
-        .annotate(count=Count("pk"), quantity_sum=Sum("quantity"), last_pk=Max("pk"))
+        .values_list("period_id", "charge_id", "kind")
+        .annotate(Count("pk"), Sum("quantity"), Max("pk"))
     )
-    latest = OverageCharge.objects.select_related(
-        "period", "balance", "charge__meter", "charge__version__tier"
-    ).in_bulk([row["last_pk"] for row in rows])
-    return {
-        (row["period_id"], row["charge_id"], row["kind"]): _Booked(
-            latest[row["last_pk"]], row["count"], row["quantity_sum"]
-        )
-        for row in rows
-    }
+    wanted = {(row[0], row[1], row[2]): row[3:] for row in rows if (row[0], row[1], row[2]) in keys}
+    latest = _rows(LatestBooking, OverageCharge.objects.filter(pk__in=[last for _, _, last in wanted.values()]))
+    return {key: _Booked(latest[last], count, quantity) for key, (count, quantity, last) in wanted.items()}
 
 
-def _billed(keys: Iterable[_Key]) -> dict[_Key, Decimal]:
+def _billed(keys: Collection[_Key]) -> dict[_Key, Decimal]:
     """Sum what lines that are not void bill of each key; a draft's lines count, for they will be final as they are."""
     rows = (
         InvoiceLine.objects.filter(_any_of(keys))
         .exclude(invoice__status=Invoice.Status.VOID)
-        .values("period_id", "charge_id", "kind")
-        .annotate(amount_sum=Sum("amount"))
+        .values_list("period_id", "charge_id", "kind")
+        .annotate(Sum("amount"))
+        .order_by()
     )
-    return {(row["period_id"], row["charge_id"], row["kind"]): row["amount_sum"] for row in rows}
+    return {(row[0], row[1], row[2]): row[3] for row in rows}
 
 
-def _any_of(keys: Iterable[_Key]) -> Q:
-    condition = Q(pk__in=[])
-    for period_id, charge_id, kind in keys:
-        condition |= Q(period_id=period_id, charge_id=charge_id, kind=kind)
-    return condition
+def _any_of(keys: Collection[_Key]) -> Q:
+    """Find all of these keys; others of the same periods may be found with them."""
+    return Q(period_id__in={key[0] for key in keys}, charge_id__in={key[1] for key in keys})
 
 
-def _unbilled(booked: _Booked, *, ids: Sequence[int], quantity: Decimal, amount_billed: Decimal) -> UnbilledCharge:
-    if booked.count == len(ids):
-        return UnbilledCharge(booked.latest, ids, quantity, None)
-    before = InvoicedBefore(
-        amount_billed, Fraction(booked.quantity) - Fraction(quantity), bookings=booked.latest.sequence
-    )
-    return UnbilledCharge(booked.latest, ids, quantity, before)
+def _rows(shape: type[_Row], queryset: QuerySet) -> dict[int, _Row]:
+    """Return rows by id with the named columns alone: whole models cost more than a closing of hundreds can spare."""
+    return {pk: shape(*values) for pk, *values in queryset.values_list("pk", *shape._fields)}
+
+
+def _pools_of(balance_ids: Iterable[int]) -> dict[int, str]:
+    return dict(MeterBalance.objects.filter(pk__in=set(balance_ids)).values_list("pk", "pool"))
+
+
+def _invoiced_before(
+    booked: _Booked, amount_billed: Decimal | None, *, unheld: int, quantity: Decimal
+) -> InvoicedBefore | None:
+    if booked.count == unheld:
+        return None
+    quantity_before = Fraction(booked.quantity) - Fraction(quantity)
+    return InvoicedBefore(amount_billed or Decimal(0), quantity_before, bookings=booked.latest.sequence)

@@ -1,33 +1,41 @@
 """
-Closes billing periods: books what is left, drafts and finalises the invoice; later bills what came late.
+Closes billing periods: books what is left, drafts and finalises the invoices; later bills what came late.
 
-Everything of one closing happens in one transaction under the subscription's lock, so that a closing that dies leaves nothing, and one
-that is run twice, or by two workers at once, gives the same invoice.
+Periods are closed in chunks, each in one transaction under the locks of their subscriptions, by a number of statements that does not grow
+with the chunk; one period is a chunk of one. So a closing that dies leaves nothing, and one that is run twice, or by two workers at once,
+gives the same invoices.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import TypeVar
 
 from django.db import connection, transaction
-from django.db.models import Max
+from django.db.models import Q
 
 from billing_site.database import run_with_retries
 from billing_site.http.problems import DomainError
 from invoices.models import Invoice
 from invoices.selectors.sources import has_unbilled
 from invoices.services.invoicing import (
+    Wanted,
     draft,
-    finalize,
+    draft_all,
+    finalize_all,
     last_closed_for_good,
     lock_subscription,
+    lock_subscriptions,
     next_sequence,
     use_credit,
 )
-from invoices.services.subscribing import open_due
-from metering.models import MeterBalance, OverageCharge
+from invoices.services.subscribing import draft_openings
+from metering.models import MeterBalance
 from metering.services import ledger, overage
-from subscriptions.models import BillingPeriod, Subscription
+from metering.services.opening import open_periods
+from subscriptions.models import BillingPeriod, Meter, Subscription
+from subscriptions.selectors.catalog import terms_of
+from subscriptions.selectors.tenants import refuse_parked
 from subscriptions.services import periods
 from subscriptions.services.audit import ACTOR_SYSTEM
 
@@ -48,9 +56,18 @@ def close_period(*, period_id: int, now: datetime) -> Invoice | None:
     Book the overage of an ended period, draft and finalise its invoice; None when there is nothing to bill.
 
     Calling again returns the same invoice. Locks the subscription first; opens what has begun, and closes earlier periods that are due,
-    so that the order in which workers come changes no invoice. Raises PeriodStillOpen before the end plus grace.
+    so that the order in which workers come changes no invoice. Raises PeriodStillOpen before the end plus grace, and TenantParked.
     """
-    return run_with_retries(lambda: _close_with_earlier(period_id, now))
+    return close_periods(period_ids=[period_id], now=now).get(period_id)
+
+
+def close_periods(*, period_ids: Collection[int], now: datetime) -> dict[int, Invoice]:
+    """
+    Do the same for several periods, all or none of them; return their invoices by period id.
+
+    Raises what `close_period` raises for any of them: who wants the others closed calls again without it.
+    """
+    return run_with_retries(lambda: _close_with_earlier(period_ids, now))
 
 
 def bill_late_usage(*, period_id: int, now: datetime) -> Invoice | None:
@@ -63,7 +80,7 @@ def bill_late_usage(*, period_id: int, now: datetime) -> Invoice | None:
     return run_with_retries(lambda: _bill_late_usage(period_id, now))
 
 
-def book_balance(*, balance_id: int, now: datetime) -> list[OverageCharge]:
+def book_balance(*, balance_id: int, now: datetime) -> list[overage.Booking]:
     """
     Book a balance's overage, and see to it that it will be billed.
 
@@ -81,89 +98,146 @@ def preview_closing(*, period_id: int, now: datetime, read: Callable[[Invoice | 
     and shows the credit that it would use. Takes the same locks as a closing, for as long as it takes.
     """
     with transaction.atomic():
-        subscription = lock_subscription(_subscription_of(period_id))
+        subscription = lock_subscription(_subscriptions_of([period_id])[0])
         period = _lock_period(period_id)
-        played_at = max(now, closes_at(period))
-        open_due(subscription=subscription, now=played_at)
-        invoice = draft_closing(subscription=subscription, period=period, now=played_at)
+        drafts = draft_closings(subscriptions=[subscription], due=[period], now=max(now, closes_at(period)))
         with connection.cursor() as cursor:
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        if invoice is not None:
-            use_credit(invoice)
-        result = read(invoice)
+        use_credit(drafts)
+        result = read(next((one for one in drafts if one.reason in _REASONS_OF_CLOSING), None))
         transaction.set_rollback(True)
     return result
 
 
 def closes_at(period: BillingPeriod) -> datetime:
     """Return when the period closes: at its end plus the grace of its version."""
-    return period.ends_at + timedelta(hours=period.version.grace_hours)
+    return period.ends_at + timedelta(hours=terms_of(period.version_id).grace_hours)
 
 
-def draft_closing(*, subscription: Subscription, period: BillingPeriod, now: datetime) -> Invoice | None:
+def draft_closings(
+    *, subscriptions: Sequence[Subscription], due: Sequence[BillingPeriod], now: datetime
+) -> list[Invoice]:
     """
-    Close a period whose locks the caller holds, and draft its invoice. The preview is this, rolled back.
+    Open what has begun, close periods whose locks the caller holds, and draft the invoices of both, in the order of their numbers.
 
-    Usage of earlier periods that came late is booked first, so that it stands on this invoice.
+    The preview is this, rolled back. Usage of earlier periods that came late is booked first, so that it stands on these invoices. Of the
+    periods of one subscription the earlier is closed and drafted first.
     """
-    book_late_usage(subscription=subscription, now=now)
-    ledger.close_balances(period=period, now=now)
-    periods.mark_closed(period=period, closed_at=now, look_at=_late_until(period))
-    has_ended = subscription.ends_at is not None and subscription.ends_at <= period.ends_at
-    reason = Invoice.Reason.FINAL if has_ended else Invoice.Reason.PERIOD
-    return draft(subscription=subscription, period=period, reason=reason, now=now)
-
-
-def book_late_usage(*, subscription: Subscription, now: datetime) -> None:
-    """Book what is due of the subscription's closed balances, whose booking may be a minute away."""
-    late = MeterBalance.objects.filter(period__subscription=subscription, closed_at__isnull=False, due_at__isnull=False)
-    for balance_id in late.order_by("pk").values_list("pk", flat=True):
-        overage.book(balance_id=balance_id, now=now)
+    to_open = [one for one in subscriptions if one.due_at is not None and one.due_at <= now]
+    open_periods(to_open, now=now)
+    drafts = draft_openings(subscriptions=to_open, now=now)
+    balances = ledger.lock_for_closing(periods=due)
+    overage.book_locked([balance for balance in balances if balance.closed_at is not None], now=now)
+    closing = [balance for balance in balances if balance.closed_at is None]
+    ledger.close_balances(closing, now=now)
+    late_until = _late_until(due, closing)
+    by_id = {subscription.pk: subscription for subscription in subscriptions}
+    for turn in _turns(due):
+        periods.mark_closed(look_at={period: late_until.get(period.pk) for period in turn}, closed_at=now)
+        drafts += draft_all([_wanted(by_id[period.subscription_id], period) for period in turn], now=now)
+    return drafts
 
 
 @transaction.atomic
-def _close_with_earlier(period_id: int, now: datetime) -> Invoice | None:
-    subscription = lock_subscription(_subscription_of(period_id))
-    period = _lock_period(period_id)
-    if period.closed_at is not None:
-        return _invoice_of(period)
-    if now < closes_at(period):
-        raise PeriodStillOpen(f"The period ends at {period.ends_at:%Y-%m-%dT%H:%M:%SZ}, and closes after its grace.")
-    open_due(subscription=subscription, now=now)
-    for earlier in _earlier_due(period, now):
-        _close(subscription, earlier, now)
-    return _close(subscription, period, now)
+def _close_with_earlier(period_ids: Collection[int], now: datetime) -> dict[int, Invoice]:
+    subscriptions = lock_subscriptions(_subscriptions_of(period_ids))
+    due = _lock_due(subscriptions, period_ids, now)
+    for subscription_id in {period.subscription_id for period in due}:
+        refuse_parked(subscriptions[subscription_id].tenant)
+    if not due:
+        return _invoices_of(period_ids)
+    owing = {period.subscription_id for period in due}
+    drafts = draft_closings(subscriptions=[subscriptions[pk] for pk in sorted(owing)], due=due, now=now)
+    finalize_all(drafts, now=now, actor=ACTOR_SYSTEM)
+    made = {
+        invoice.period_id: invoice
+        for invoice in drafts
+        if invoice.period_id is not None and invoice.reason in _REASONS_OF_CLOSING
+    }
+    closed_before = set(period_ids) - {period.pk for period in due}
+    return {pk: made[pk] for pk in period_ids if pk in made} | _invoices_of(closed_before)
 
 
-def _close(subscription: Subscription, period: BillingPeriod, now: datetime) -> Invoice | None:
-    invoice = draft_closing(subscription=subscription, period=period, now=now)
-    return None if invoice is None else finalize(invoice_id=invoice.pk, now=now, actor=ACTOR_SYSTEM)
+def _lock_due(subscriptions: Collection[int], period_ids: Collection[int], now: datetime) -> list[BillingPeriod]:
+    """
+    Lock and return those of the periods that are not closed yet, and the periods before them that are due, in id order.
+
+    What is parked waits for a person and holds up nothing, unless it is asked for. Raises PeriodStillOpen for one asked for too early.
+    """
+    open_ones = list(
+        BillingPeriod.objects.select_for_update(no_key=True, of=("self",))
+        .filter(Q(parked_at__isnull=True) | Q(pk__in=period_ids), subscription_id__in=subscriptions)
+        .filter(Q(ends_at__lte=now) | Q(pk__in=period_ids), closed_at__isnull=True)
+        .order_by("pk")
+    )
+    last: dict[int, int] = {}
+    for period in open_ones:
+        if period.pk in period_ids:
+            if now < closes_at(period):
+                raise PeriodStillOpen(
+                    f"The period ends at {period.ends_at:%Y-%m-%dT%H:%M:%SZ}, and closes after its grace."
+                )
+            last[period.subscription_id] = max(period.sequence, last.get(period.subscription_id, 0))
+    return [
+        period
+        for period in open_ones
+        if period.sequence <= last.get(period.subscription_id, 0) and closes_at(period) <= now
+    ]
+
+
+def _turns(due: Iterable[BillingPeriod]) -> list[list[BillingPeriod]]:
+    """Part the periods so that each turn has one of a subscription at most, and a later one stands in a later turn."""
+    in_order = sorted(due, key=lambda period: (period.subscription_id, period.sequence))
+    turns: list[list[BillingPeriod]] = []
+    for _, of_one in groupby(in_order, key=lambda period: period.subscription_id):
+        for place, period in enumerate(of_one):
+            if place == len(turns):
+                turns.append([])
+            turns[place].append(period)
+    return turns
+
+
+def _wanted(subscription: Subscription, period: BillingPeriod) -> Wanted:
+    has_ended = subscription.ends_at is not None and subscription.ends_at <= period.ends_at
+    return Wanted(subscription, period, Invoice.Reason.FINAL if has_ended else Invoice.Reason.PERIOD)
 
 
 @transaction.atomic
 def _bill_late_usage(period_id: int, now: datetime) -> Invoice | None:
-    subscription = lock_subscription(_subscription_of(period_id))
+    subscription = lock_subscription(_subscriptions_of([period_id])[0])
     period = _lock_period(period_id)
     if period.closed_at is None:
         raise PeriodStillOpen("The period is not closed; its closing bills what it owes.")
-    late_until = _late_until(period)
+    refuse_parked(subscription.tenant)
+    late_until = _late_until([period], list(MeterBalance.objects.filter(period=period))).get(period.pk)
     periods.look_again(period=period, at=late_until if late_until is not None and late_until > now else None)
     last = last_closed_for_good(subscription)
     if last is None or last.pk != period.pk:
         return None
-    book_late_usage(subscription=subscription, now=now)
+    _book_late_usage(subscription, now)
     if not has_unbilled(subscription_id=subscription.pk, until=None):
         return None
     reason = Invoice.Reason.LATE
     invoice = draft(
         subscription=subscription, period=period, reason=reason, now=now, sequence=next_sequence(period, reason)
     )
-    return None if invoice is None else finalize(invoice_id=invoice.pk, now=now, actor=ACTOR_SYSTEM)
+    if invoice is not None:
+        finalize_all([invoice], now=now, actor=ACTOR_SYSTEM)
+    return invoice
+
+
+def _book_late_usage(subscription: Subscription, now: datetime) -> None:
+    """Book what is due of the subscription's closed balances, whose booking may be a minute away."""
+    late = MeterBalance.objects.select_for_update(no_key=True, of=("self",)).filter(
+        period__subscription=subscription, closed_at__isnull=False, due_at__isnull=False
+    )
+    overage.book_locked(list(late.select_related("period").order_by("pk")), now=now)
 
 
 @transaction.atomic
-def _book_balance(balance_id: int, now: datetime) -> list[OverageCharge]:
-    balance = MeterBalance.objects.select_related("period").get(pk=balance_id)
+def _book_balance(balance_id: int, now: datetime) -> list[overage.Booking]:
+    balance = MeterBalance.objects.select_related("period", "tenant").get(pk=balance_id)
+    refuse_parked(balance.tenant)
     if balance.closed_at is None:
         return overage.book(balance_id=balance_id, now=now)
     subscription = lock_subscription(balance.period.subscription_id)
@@ -174,32 +248,35 @@ def _book_balance(balance_id: int, now: datetime) -> list[OverageCharge]:
     return booked
 
 
-def _subscription_of(period_id: int) -> int:
-    return BillingPeriod.objects.values_list("subscription_id", flat=True).get(pk=period_id)
+def _subscriptions_of(period_ids: Collection[int]) -> list[int]:
+    """Return whose the periods are. Raises BillingPeriod.DoesNotExist when there is no such period."""
+    found = list(BillingPeriod.objects.filter(pk__in=period_ids).values_list("subscription_id", flat=True))
+    if len(found) < len(set(period_ids)):
+        raise BillingPeriod.DoesNotExist("there is no such billing period")
+    return found
 
 
 def _lock_period(period_id: int) -> BillingPeriod:
-    periods_locked = BillingPeriod.objects.select_for_update(no_key=True, of=("self",))
-    return periods_locked.select_related("version").get(pk=period_id)
+    return BillingPeriod.objects.select_for_update(no_key=True, of=("self",)).get(pk=period_id)
 
 
-def _earlier_due(period: BillingPeriod, now: datetime) -> list[BillingPeriod]:
-    """Lock and return the subscription's earlier periods that are due; what is parked waits for a person and holds up nothing."""
-    earlier = (
-        BillingPeriod.objects.select_for_update(no_key=True, of=("self",))
-        .select_related("version")
-        .filter(subscription_id=period.subscription_id, sequence__lt=period.sequence)
-        .filter(closed_at__isnull=True, parked_at__isnull=True)
-        .order_by("sequence")
-    )
-    return [each for each in earlier if closes_at(each) <= now]
+def _invoices_of(period_ids: Collection[int]) -> dict[int, Invoice]:
+    """Return the closing invoices of closed periods; the newest, where one was voided and made again."""
+    if not period_ids:
+        return {}
+    invoices = Invoice.objects.filter(period_id__in=period_ids, reason__in=_REASONS_OF_CLOSING).order_by("pk")
+    return {invoice.period_id: invoice for invoice in invoices if invoice.period_id is not None}
 
 
-def _invoice_of(period: BillingPeriod) -> Invoice | None:
-    return period.invoices.filter(reason__in=_REASONS_OF_CLOSING).order_by("-pk").first()
+def _late_until(due: Iterable[BillingPeriod], balances: Collection[MeterBalance]) -> dict[int, datetime]:
+    """
+    Return, by id, when the last event of each period can have come in: its end plus the longest window of its meters.
 
-
-def _late_until(period: BillingPeriod) -> datetime | None:
-    """Return when the last event of the period can have come in: its end plus the longest window of its meters; None without meters."""
-    days = MeterBalance.objects.filter(period=period).aggregate(days=Max("meter__window_days"))["days"]
-    return None if days is None else period.ends_at + timedelta(days=days)
+    A period without meters has no such time.
+    """
+    meters = Meter.objects.filter(pk__in={balance.meter_id for balance in balances})
+    windows = dict(meters.values_list("pk", "window_days"))
+    days: dict[int, int] = {}
+    for balance in balances:
+        days[balance.period_id] = max(days.get(balance.period_id, 0), windows[balance.meter_id])
+    return {period.pk: period.ends_at + timedelta(days=days[period.pk]) for period in due if period.pk in days}

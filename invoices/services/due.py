@@ -2,12 +2,14 @@
 Runs what is due: opening, booking, closing and the look for late usage, the longest due first.
 
 Beat's sweep and a test clock's advance are this same function, so that a test clock proves the real schedule. There is no job table: the
-work is a row with a due time, claimed by a lease. A try is counted before it starts; a row whose tries are used up is parked with its
-reason and waits for a person, while the others go on.
+work is a row with a due time, claimed by a lease. In wall time rows are claimed and run in chunks, a transaction each, which is what makes
+the first of a month short; any number of workers share them, because a claim skips what others hold. A try is counted before it starts; a
+chunk that fails is run again row by row, and a row whose tries are used up is parked with its reason and waits for a person, while the
+others go on.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import monotonic
@@ -17,9 +19,10 @@ from django.db import transaction
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
+from billing_site import doorbell
 from billing_site.database import claim, run_with_retries
-from invoices.services.closing import bill_late_usage, book_balance, close_period
-from invoices.services.invoicing import lock_subscription
+from invoices.services.closing import bill_late_usage, book_balance, close_periods
+from invoices.services.invoicing import lock_subscriptions
 from invoices.services.subscribing import open_due
 from metering.models import MeterBalance
 from subscriptions.models import BillingPeriod, Subscription, TestClock
@@ -28,6 +31,8 @@ from subscriptions.services import clocks
 logger = logging.getLogger(__name__)
 
 TRIES_MAX = 5
+# Rows per transaction: enough that a chunk's fixed cost does not count, few enough that a number series is not held for long.
+CHUNK = 500
 # How long a worker may take over one row; a worker that died is followed by another after this.
 LEASE = timedelta(minutes=5)
 # 30 s, 2 min, 8 min, 32 min: a row is parked after three quarters of an hour of failing.
@@ -36,10 +41,16 @@ BACK_OFF_FACTOR = 4
 REASON_LENGTH_MAX = 1000
 
 PARKED = "parked"
+# Neither the row, whose tries are used up, nor its tenant, whose books do not balance, waits for staff.
+NOT_PARKED = Q(parked_at__isnull=True, tenant__parked_at__isnull=True)
 
 
 class StillDue(Exception):
     """Work was done and has left its row due at the same time: doing it again would never end."""
+
+
+class WorkerDied(Exception):
+    """Every try of a row was begun, and none came to an end: it ends its worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,28 +64,35 @@ class JournalEntry:
 
 @dataclass(frozen=True, slots=True)
 class DueWork:
-    """One kind of due work: the rows that can owe it, how it is done, and how its rows are named in the journal."""
+    """
+    One kind of due work: the rows that can owe it, how some of them are done, and how a row is named in the journal.
+
+    `run` does all of the rows whose ids it gets, or raises; `chunk` is how many are given to it at a time.
+    """
 
     what: str
     rows: Callable[[], QuerySet[Any]]
-    run: Callable[[int, datetime], object]
+    run: Callable[[Sequence[int], datetime], object]
     name: Callable[[Any], str]
+    chunk: int = 1
 
 
-def _open(subscription_id: int, now: datetime) -> None:
-    open_due(subscription=lock_subscription(subscription_id), now=now)
+def _open(subscription_ids: Sequence[int], now: datetime) -> None:
+    open_due(subscriptions=list(lock_subscriptions(subscription_ids).values()), now=now)
 
 
-def _book(balance_id: int, now: datetime) -> None:
-    book_balance(balance_id=balance_id, now=now)
+def _book(balance_ids: Sequence[int], now: datetime) -> None:
+    for balance_id in balance_ids:
+        book_balance(balance_id=balance_id, now=now)
 
 
-def _close(period_id: int, now: datetime) -> None:
-    close_period(period_id=period_id, now=now)
+def _close(period_ids: Sequence[int], now: datetime) -> None:
+    close_periods(period_ids=period_ids, now=now)
 
 
-def _look(period_id: int, now: datetime) -> None:
-    bill_late_usage(period_id=period_id, now=now)
+def _look(period_ids: Sequence[int], now: datetime) -> None:
+    for period_id in period_ids:
+        bill_late_usage(period_id=period_id, now=now)
 
 
 KINDS = (
@@ -83,6 +101,7 @@ KINDS = (
         lambda: Subscription.objects.all(),
         _open,
         lambda row: f"subscription {row.public_id}",
+        chunk=CHUNK,
     ),
     DueWork(
         "book_overage",
@@ -95,6 +114,7 @@ KINDS = (
         lambda: BillingPeriod.objects.filter(closed_at__isnull=True),
         _close,
         lambda row: f"period {row.public_id}",
+        chunk=CHUNK,
     ),
     DueWork(
         "bill_late_usage",
@@ -108,20 +128,30 @@ KINDS = (
 
 def run_due(*, until: datetime, clock: TestClock | None = None, seconds_max: float | None = None) -> list[JournalEntry]:
     """
-    Run everything due at `until` or before, in the order of due times, and return the journal of it.
+    Run everything due at `until` or before, the longest due first, and return the journal of it.
 
     Without a clock: for all tenants that live in wall time, of which `until` is the present. With an advancing clock: for its tenants
-    alone, moving the clock to each item's due time first. With a clock that stands still: what is due by its time. Each item runs in a
-    transaction of its own; one that fails is tried again later (at once, while a clock advances), and parked after five tries. Stops
-    after `seconds_max`, between two items.
+    alone, row by row in the order of due times, moving the clock to each row's due time first. With a clock that stands still: what is due
+    by its time. Work of one kind is run in chunks, each in a transaction of its own; what fails is tried again later (at once, while a clock
+    advances), and parked after five tries. Stops after `seconds_max`, between two chunks.
     """
     journal: list[JournalEntry] = []
     started = monotonic()
+    has_called_help = False
     while seconds_max is None or monotonic() - started < seconds_max:
         found = _next_due(until, clock)
         if found is None:
             break
-        journal += _run_one(*found, until=until, clock=clock)
+        kind, pk, due_at = found
+        if clock is not None and _is_advancing(clock):
+            journal += _advance_to(kind, pk, due_at, clock)
+            continue
+        rows = _claim(kind, pk, until, clock)
+        if len(rows) == kind.chunk > 1 and not has_called_help:
+            # There is more of it than this worker can do at once: one that is idle may share it.
+            doorbell.ring("invoices.run_due")
+            has_called_help = True
+        journal += _run(kind, rows, until)
     return journal
 
 
@@ -148,7 +178,7 @@ def _next_due(until: datetime, clock: TestClock | None) -> tuple[DueWork, int, d
     free = Q() if _is_advancing(clock) else Q(leased_until__isnull=True) | Q(leased_until__lte=Now())
     candidates = []
     for rank, kind in enumerate(KINDS):
-        due = kind.rows().filter(free, tenant__test_clock=clock, due_at__lte=until, parked_at__isnull=True)
+        due = kind.rows().filter(free, NOT_PARKED, tenant__test_clock=clock, due_at__lte=until)
         first = due.order_by("due_at", "pk").values_list("due_at", "pk").first()
         if first is not None:
             candidates.append((first[0], rank, first[1]))
@@ -158,27 +188,49 @@ def _next_due(until: datetime, clock: TestClock | None) -> tuple[DueWork, int, d
     return KINDS[rank], pk, due_at
 
 
-def _run_one(
-    kind: DueWork, pk: int, due_at: datetime, *, until: datetime, clock: TestClock | None
-) -> list[JournalEntry]:
-    advances = _is_advancing(clock)
-    row = _take(kind, pk, due_at) if advances else _claim(kind, pk, until)
+def _advance_to(kind: DueWork, pk: int, due_at: datetime, clock: TestClock) -> list[JournalEntry]:
+    row = _take(kind, pk, due_at)
     if row is None:
-        return []  # another worker was faster
-    now = clocks.move(clock_id=clock.pk, now=due_at).now if advances and clock is not None else until
+        return []  # a worker that was at it has done it
+    return _run_one(kind, row, clocks.move(clock_id=clock.pk, now=due_at).now, waits=False)
+
+
+def _claim(kind: DueWork, pk: int, now: datetime, clock: TestClock | None) -> list[Any]:
+    """
+    Lease a chunk of due rows; the row of this id alone where it was tried before.
+
+    A chunk that fails is left with a try counted against each of its rows, and from then on each is alone: so one that kills its worker
+    takes no other with it. Empty when other workers were faster.
+    """
+    rows = kind.rows().filter(NOT_PARKED, tenant__test_clock=clock)
+    alone = kind.chunk == 1 or kind.rows().filter(pk=pk, attempts__gt=0).exists()
+    rows = rows.filter(pk=pk) if alone else rows.filter(attempts=0)
+    return claim(rows, lease_seconds=LEASE.total_seconds(), limit=kind.chunk, now=now)
+
+
+def _run(kind: DueWork, rows: Sequence[Any], now: datetime) -> list[JournalEntry]:
+    """Run claimed rows as one, or, where that fails, one by one."""
+    if len(rows) > 1:
+        try:
+            run_with_retries(lambda: _run_and_settle(kind, rows, now))
+        except Exception:
+            logger.warning("%s of %d rows failed; each is tried alone", kind.what, len(rows), exc_info=True)
+        else:
+            return [JournalEntry(now, kind.what, kind.name(row)) for row in rows]
+    return [entry for row in rows for entry in _run_one(kind, row, now, waits=True)]
+
+
+def _run_one(kind: DueWork, row: Any, now: datetime, *, waits: bool) -> list[JournalEntry]:
     try:
-        run_with_retries(lambda: _run_and_settle(kind, row, now))
+        if row.attempts > TRIES_MAX:
+            raise WorkerDied(f"{TRIES_MAX} tries were begun, and none of them ended.")
+        run_with_retries(lambda: _run_and_settle(kind, [row], now))
     except Exception as error:
         logger.exception("%s of %s failed, try %d", kind.what, kind.name(row), row.attempts)
-        if _note_failure(row, error, waits=not advances):
+        if _note_failure(row, error, waits=waits):
             return [JournalEntry(now, PARKED, kind.name(row))]
         return []
     return [JournalEntry(now, kind.what, kind.name(row))]
-
-
-def _claim(kind: DueWork, pk: int, now: datetime) -> Any:
-    rows = claim(kind.rows().filter(pk=pk), lease_seconds=LEASE.total_seconds(), limit=1, now=now)
-    return rows[0] if rows else None
 
 
 def _take(kind: DueWork, pk: int, due_at: datetime) -> Any:
@@ -194,13 +246,17 @@ def _take(kind: DueWork, pk: int, due_at: datetime) -> Any:
     return taken.first() if updated else None
 
 
-def _run_and_settle(kind: DueWork, row: Any, now: datetime) -> None:
-    """Do the work, and in the same transaction clear what was counted against the row."""
+def _run_and_settle(kind: DueWork, rows: Sequence[Any], now: datetime) -> None:
+    """Do the work, and in the same transaction clear what was counted against the rows."""
     with transaction.atomic():
-        kind.run(row.pk, now)
-        if kind.rows().filter(pk=row.pk, due_at=row.due_at).exists():
-            raise StillDue(f"{kind.name(row)} is due at {row.due_at} still, after its work was done.")
-        type(row)._base_manager.filter(pk=row.pk).update(attempts=0, leased_until=None)
+        ids = [row.pk for row in rows]
+        kind.run(ids, now)
+        due_still = dict(kind.rows().filter(pk__in=ids, due_at__isnull=False).values_list("pk", "due_at"))
+        for row in rows:
+            if due_still.get(row.pk) == row.due_at:
+                raise StillDue(f"{kind.name(row)} is due at {row.due_at} still, after its work was done.")
+        counted = type(rows[0])._base_manager.filter(Q(attempts__gt=0) | Q(leased_until__isnull=False), pk__in=ids)
+        counted.update(attempts=0, leased_until=None)
 
 
 def _note_failure(row: Any, error: Exception, *, waits: bool) -> bool:
@@ -228,9 +284,9 @@ def _clocks_with_due_work() -> list[TestClock]:
     ids: set[int] = set()
     for kind in KINDS:
         due = kind.rows().filter(
+            NOT_PARKED,
             tenant__test_clock__status=TestClock.Status.READY,
             due_at__lte=F("tenant__test_clock__now"),
-            parked_at__isnull=True,
         )
         ids.update(due.values_list("tenant__test_clock_id", flat=True).distinct())
     return list(TestClock.objects.filter(pk__in=ids).order_by("pk"))

@@ -5,7 +5,8 @@ Locks are taken in the documented order, the number series last. That last lock 
 of credit is written while it is held, so that no two invoices use the same credit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -18,14 +19,61 @@ from invoices.core.status import InvoiceStatus, may_become, status_when_finalize
 from invoices.core.totals import Totals, total_up
 from invoices.models import Invoice, InvoiceLine, InvoiceLineSource
 from invoices.selectors.billable import BillableLine, billable_lines
-from invoices.selectors.invoices import InvoiceNotFound, credit_balance
-from invoices.services.series import lock_series, take_number, write_credit
+from invoices.selectors.invoices import InvoiceNotFound, credit_balances
+from invoices.services.series import lock_series, series_of, take_numbers, write_credit
+from metering.services.rows import insert_rows, update_rows
 from subscriptions.core.money import plain, precise
 from subscriptions.models import BillingPeriod, Subscription, Tenant
-from subscriptions.selectors.catalog import money_text
+from subscriptions.selectors.catalog import money_text, terms_of
+from subscriptions.selectors.tenants import refuse_parked
 from subscriptions.services import audit, outbox, periods
 
-SOURCES_PER_STATEMENT = 1000
+_DRAFT_COLUMNS = (
+    "public_id",
+    "tenant_id",
+    "subscription_id",
+    "period_id",
+    "reason",
+    "sequence",
+    "status",
+    "currency",
+    "series",
+    "subtotal",
+    "tax",
+    "total",
+    "credit_applied",
+    "amount_due",
+    "billed_to",
+    "drafted_at",
+)
+_FINAL_COLUMNS = (
+    "id",
+    "status",
+    "series",
+    "number",
+    "subtotal",
+    "tax",
+    "total",
+    "credit_applied",
+    "amount_due",
+    "billed_to",
+    "finalized_at",
+)
+_LINE_COLUMNS = (
+    "invoice_id",
+    "number",
+    "kind",
+    "description",
+    "quantity",
+    "unit_amount",
+    "currency",
+    "amount",
+    "amount_precise",
+    "components",
+    "period_id",
+    "tier_version_id",
+    "charge_id",
+)
 
 
 class InvoiceNotDraft(DomainError):
@@ -49,78 +97,117 @@ class InvoiceNotOpen(DomainError):
     title = "The invoice is not open"
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An invoice that is to be drafted."""
+
+    subscription: Subscription
+    period: BillingPeriod
+    reason: str
+    # 1, 2, … of the late and manual invoices of a period.
+    sequence: int = 1
+
+
 def draft(
     *, subscription: Subscription, period: BillingPeriod, reason: str, now: datetime, sequence: int = 1
 ) -> Invoice | None:
-    """
-    Draft an invoice of everything that the subscription owes and no line bills yet; None when there is nothing.
+    """Draft one invoice, as `draft_all` does; None when there is nothing to bill."""
+    drafts = draft_all([Wanted(subscription, period, reason, sequence)], now=now)
+    return drafts[0] if drafts else None
 
-    The caller holds the subscription's lock. The drafts of opening, period and final look at the time that they are for, not at `now`,
-    so that an invoice made late, after days without a worker, is the one that would have been made in time. Once the subscription
-    has ended, everything is billable.
+
+def draft_all(wanted: Sequence[Wanted], *, now: datetime) -> list[Invoice]:
     """
-    tenant = subscription.tenant
-    until = _billable_until(subscription, period, reason, now)
-    lines = billable_lines(subscription_id=subscription.pk, zone=tenant.timezone, until=until)
-    if not lines:
-        return None
-    totals = total_up([line.values.amount for line in lines], currency=period.version.currency)
-    invoice = Invoice.objects.create(
-        tenant=tenant,
-        subscription=subscription,
-        period=period,
-        reason=reason,
-        sequence=sequence,
-        currency=period.version.currency,
-        subtotal=totals.subtotal,
-        tax=totals.tax,
-        total=totals.total,
-        amount_due=totals.amount_due,
-        drafted_at=now,
+    Draft invoices of everything that subscriptions owe and no line bills yet, one of each at most; none where there is nothing.
+
+    The caller holds the subscriptions' locks. The drafts of opening, period and final look at the time that they are for, not at `now`,
+    so that an invoice made late, after days without a worker, is the one that would have been made in time. Once a subscription
+    has ended, everything of it is billable. The number of statements does not grow with that of the drafts.
+    """
+    if not wanted:
+        return []
+    billable = billable_lines(
+        until={one.subscription.pk: _billable_until(one, now) for one in wanted},
+        zones={one.subscription.pk: one.subscription.tenant.timezone for one in wanted},
     )
-    _write_lines(invoice, lines)
-    return invoice
+    drafts = [_draft(one, billable[one.subscription.pk], now) for one in wanted if billable[one.subscription.pk]]
+    ids = dict(
+        insert_rows(
+            Invoice,
+            _DRAFT_COLUMNS,
+            [tuple(getattr(invoice, name) for name in _DRAFT_COLUMNS) for invoice in drafts],
+            returning=("public_id", "id"),
+        )
+    )
+    for invoice in drafts:
+        invoice.pk = ids[invoice.public_id]
+        invoice._state.adding = False
+    _write_lines([(invoice, billable[invoice.subscription_id]) for invoice in drafts])
+    return drafts
 
 
 def finalize(*, invoice_id: int, now: datetime, actor: str) -> Invoice:
-    """
-    Make a draft final: use the tenant's credit, take the next number of its series, and tell the world.
-
-    An invoice with nothing due is paid at once; one below zero leaves the rest as credit. Raises InvoiceNotFound (404),
-    InvoiceNotDraft (409).
-    """
+    """Make one draft final, as `finalize_all` does. Raises InvoiceNotFound (404), InvoiceNotDraft and TenantParked (409)."""
     with transaction.atomic():
         invoice = _locked(invoice_id)
         if invoice.status != Invoice.Status.DRAFT:
             raise InvoiceNotDraft(f"The invoice {invoice} is {invoice.status}.")
-        tenant = invoice.tenant
-        series = lock_series(tenant)
-        totals = use_credit(invoice)
-        take_number(invoice, series)
-        invoice.status = status_when_finalized(totals.amount_due).value
-        invoice.billed_to = _billed_to(tenant)
-        invoice.finalized_at = now
-        invoice.save()
-        write_credit(invoice, surplus=totals.surplus, applied=-totals.credit_applied)
-        audit.record(actor=actor, action="finalize", instance=invoice, after={"number": invoice.printed_number})
-        outbox.write(tenant=tenant, type="invoice.finalized", payload=_announcement(invoice))
+        finalize_all([invoice], now=now, actor=actor)
         return invoice
 
 
-def use_credit(invoice: Invoice) -> Totals:
+def finalize_all(invoices: Sequence[Invoice], *, now: datetime, actor: str) -> None:
     """
-    Set the figures of a draft from its lines and the tenant's credit, without saving them, and return them.
+    Make drafts final, in their order: use the tenants' credit, take the next numbers of their series, and tell the world.
 
-    The caller holds the lock of the number series where the credit is to be used in earnest.
+    An invoice with nothing due is paid at once; one below zero leaves the rest as credit. The caller holds the drafts' locks, or has made
+    them in this transaction; their tenants are at hand. Takes the locks of the number series, so that it comes last in its transaction.
+    Raises TenantParked (409).
     """
-    totals = total_up(
-        invoice.lines.values_list("amount", flat=True),
-        currency=invoice.currency,
-        credit_available=credit_balance(tenant_id=invoice.tenant_id, currency=invoice.currency),
+    if not invoices:
+        return
+    for invoice in invoices:
+        refuse_parked(invoice.tenant)
+    series = lock_series(series_of(invoice.tenant) for invoice in invoices)
+    totals = use_credit(invoices)
+    for name, row in series.items():
+        take_numbers([invoice for invoice in invoices if series_of(invoice.tenant) == name], row)
+    for invoice in invoices:
+        invoice.status = status_when_finalized(invoice.amount_due).value
+        invoice.billed_to = _billed_to(invoice.tenant)
+        invoice.finalized_at = now
+    update_rows(
+        Invoice, _FINAL_COLUMNS, [tuple(getattr(invoice, name) for name in _FINAL_COLUMNS) for invoice in invoices]
     )
-    invoice.subtotal, invoice.tax, invoice.total = totals.subtotal, totals.tax, totals.total
-    invoice.credit_applied, invoice.amount_due = totals.credit_applied, totals.amount_due
-    return totals
+    surpluses = [(invoice, "surplus", each.surplus) for invoice, each in zip(invoices, totals, strict=True)]
+    write_credit([*surpluses, *((invoice, "applied", -invoice.credit_applied) for invoice in invoices)])
+    numbers = [(invoice, {"number": invoice.printed_number}) for invoice in invoices]
+    audit.record_all(actor=actor, action="finalize", after=numbers)
+    outbox.write_all(
+        type="invoice.finalized", payloads=[(invoice.tenant, _announcement(invoice)) for invoice in invoices]
+    )
+
+
+def use_credit(invoices: Sequence[Invoice]) -> list[Totals]:
+    """
+    Set the figures of drafts from their lines and the tenants' credit, in their order, without saving them, and return them.
+
+    The caller holds the locks of the number series where the credit is to be used in earnest.
+    """
+    amounts: dict[int, list[Decimal]] = {invoice.pk: [] for invoice in invoices}
+    for invoice_id, amount in InvoiceLine.objects.filter(invoice_id__in=amounts).values_list("invoice_id", "amount"):
+        amounts[invoice_id].append(amount)
+    available = credit_balances(tenant_ids={invoice.tenant_id for invoice in invoices})
+    used = []
+    for invoice in invoices:
+        account = (invoice.tenant_id, invoice.currency)
+        credit = available.get(account, Decimal(0))
+        totals = total_up(amounts[invoice.pk], currency=invoice.currency, credit_available=credit)
+        available[account] = credit - totals.credit_applied + totals.surplus
+        invoice.subtotal, invoice.tax, invoice.total = totals.subtotal, totals.tax, totals.total
+        invoice.credit_applied, invoice.amount_due = totals.credit_applied, totals.amount_due
+        used.append(totals)
+    return used
 
 
 def void(*, invoice_id: int, now: datetime, actor: str, reason: str) -> Invoice:
@@ -136,13 +223,13 @@ def void(*, invoice_id: int, now: datetime, actor: str, reason: str) -> Invoice:
         invoice = _locked(invoice_id)
         if not may_become(invoice.status, InvoiceStatus.VOID):
             raise InvoiceNotOpen(f"The invoice {invoice} is {invoice.status}.")
-        lock_series(invoice.tenant)
+        lock_series([series_of(invoice.tenant)])
         invoice.status = Invoice.Status.VOID
         invoice.voided_at = now
         invoice.save(update_fields=["status", "voided_at"])
         InvoiceLineSource.objects.filter(line__invoice=invoice, released_at=None).update(released_at=now)
         moved = invoice.credit_entries.aggregate(total=Sum("amount"))["total"] or Decimal(0)
-        write_credit(invoice, returned=-moved)
+        write_credit([(invoice, "returned", -moved)])
         audit.record(
             actor=actor,
             action="void",
@@ -187,8 +274,13 @@ def next_sequence(period: BillingPeriod, reason: str) -> int:
 
 def lock_subscription(subscription_id: int) -> Subscription:
     """Lock the subscription, first of all locks that an invoice needs; its tenant is loaded."""
+    return lock_subscriptions([subscription_id])[subscription_id]
+
+
+def lock_subscriptions(subscription_ids: Iterable[int]) -> dict[int, Subscription]:
+    """Lock several, in id order."""
     subscriptions = Subscription.objects.select_for_update(no_key=True, of=("self",)).select_related("tenant")
-    return subscriptions.get(pk=subscription_id)
+    return {row.pk: row for row in subscriptions.filter(pk__in=set(subscription_ids)).order_by("pk")}
 
 
 def last_closed_for_good(subscription: Subscription) -> BillingPeriod | None:
@@ -209,47 +301,64 @@ def last_closed_for_good(subscription: Subscription) -> BillingPeriod | None:
     return last if is_last and not subscription.periods.filter(closed_at=None).exists() else None
 
 
-def _billable_until(subscription: Subscription, period: BillingPeriod, reason: str, now: datetime) -> datetime | None:
+def _billable_until(wanted: Wanted, now: datetime) -> datetime | None:
     """Return up to when fee items are billable on this invoice; None when no later invoice would take the rest."""
     reach = now
-    if reason == Invoice.Reason.OPENING:
-        reach = period.starts_at
-    elif reason in (Invoice.Reason.PERIOD, Invoice.Reason.FINAL):
-        reach = period.ends_at
-    has_ended = subscription.ends_at is not None and subscription.ends_at <= reach
-    return None if has_ended else reach
+    if wanted.reason == Invoice.Reason.OPENING:
+        reach = wanted.period.starts_at
+    elif wanted.reason in (Invoice.Reason.PERIOD, Invoice.Reason.FINAL):
+        reach = wanted.period.ends_at
+    ends_at = wanted.subscription.ends_at
+    return None if ends_at is not None and ends_at <= reach else reach
 
 
-def _write_lines(invoice: Invoice, billable: Sequence[BillableLine]) -> None:
-    lines = InvoiceLine.objects.bulk_create(
-        InvoiceLine(
-            invoice=invoice,
-            number=number,
-            kind=line.values.kind,
-            description=line.values.description,
-            quantity=precise(line.values.quantity),
-            unit_amount=line.values.unit_amount,
-            currency=invoice.currency,
-            amount=line.values.amount,
-            amount_precise=precise(line.values.amount_precise),
-            components=list(line.values.components),
-            period_id=line.period_id,
-            tier_version_id=line.version_id,
-            charge_id=line.charge_id,
-        )
-        for number, line in enumerate(billable, start=1)
+def _draft(wanted: Wanted, lines: Sequence[BillableLine], now: datetime) -> Invoice:
+    currency = terms_of(wanted.period.version_id).currency
+    totals = total_up([line.values.amount for line in lines], currency=currency)
+    return Invoice(
+        tenant=wanted.subscription.tenant,
+        subscription=wanted.subscription,
+        period=wanted.period,
+        reason=wanted.reason,
+        sequence=wanted.sequence,
+        currency=currency,
+        subtotal=totals.subtotal,
+        tax=totals.tax,
+        total=totals.total,
+        amount_due=totals.amount_due,
+        drafted_at=now,
     )
-    sources = [
-        InvoiceLineSource(line=line, fee_item_id=source.fee_item_id)
-        for line, source in zip(lines, billable, strict=True)
-        if source.fee_item_id is not None
+
+
+def _write_lines(invoices: Sequence[tuple[Invoice, Sequence[BillableLine]]]) -> None:
+    numbered = [(invoice, number, line) for invoice, lines in invoices for number, line in enumerate(lines, start=1)]
+    rows = [
+        (
+            invoice.pk,
+            number,
+            line.values.kind.value,
+            line.values.description,
+            precise(line.values.quantity),
+            line.values.unit_amount,
+            invoice.currency,
+            line.values.amount,
+            precise(line.values.amount_precise),
+            line.values.components,
+            line.period_id,
+            line.version_id,
+            line.charge_id,
+        )
+        for invoice, number, line in numbered
     ]
-    sources += [
-        InvoiceLineSource(line=line, overage_charge_id=booking_id)
-        for line, source in zip(lines, billable, strict=True)
-        for booking_id in source.booking_ids
-    ]
-    InvoiceLineSource.objects.bulk_create(sources, batch_size=SOURCES_PER_STATEMENT)
+    written = insert_rows(InvoiceLine, _LINE_COLUMNS, rows, returning=("invoice_id", "number", "id"))
+    ids = {(invoice_id, number): pk for invoice_id, number, pk in written}
+    sources: list[tuple[int, int | None, int | None]] = []
+    for invoice, number, line in numbered:
+        line_id = ids[invoice.pk, number]
+        if line.fee_item_id is not None:
+            sources.append((line_id, line.fee_item_id, None))
+        sources += [(line_id, None, booking_id) for booking_id in line.booking_ids]
+    insert_rows(InvoiceLineSource, ("line_id", "fee_item_id", "overage_charge_id"), sources)
 
 
 def _lock_subscription_of(invoice_id: int) -> Subscription:

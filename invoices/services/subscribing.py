@@ -2,6 +2,7 @@
 Starts and cancels subscriptions. The agreement's rows are written by `subscriptions`, the balances by `metering`; what is billed, here.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from django.db import transaction
@@ -9,9 +10,9 @@ from django.db.models import F
 
 from billing_site.database import run_with_retries
 from invoices.models import Invoice
-from invoices.services.invoicing import draft, finalize, lock_subscription
+from invoices.services.invoicing import Wanted, draft_all, finalize_all, lock_subscription
 from metering.services import ledger
-from metering.services.opening import open_due_periods
+from metering.services.opening import open_periods
 from subscriptions.models import BillingPeriod, FeeItem, Subscription, Tenant, TierVersion
 from subscriptions.services import agreement, audit, periods
 from subscriptions.services.audit import ACTOR_SYSTEM
@@ -48,7 +49,7 @@ def start_subscription(
         }
         audit.record(actor=actor, action="start", instance=subscription, after=after)
         if starts_at <= now:
-            open_due(subscription=lock_subscription(subscription.pk), now=now)
+            open_due(subscriptions=[lock_subscription(subscription.pk)], now=now)
         subscription.refresh_from_db()
         return subscription
 
@@ -68,41 +69,50 @@ def cancel_subscription(
     )
 
 
-def open_due(*, subscription: Subscription, now: datetime) -> list[BillingPeriod]:
+def open_due(*, subscriptions: Sequence[Subscription], now: datetime) -> list[BillingPeriod]:
     """
     Open every period that has begun, and finalise the opening invoice where the first fee in advance has none; return those opened.
 
-    The caller holds the subscription's lock. Idempotent: the first fee is billed here once, and after its invoice was voided it waits for
-    the next one like anything else.
+    The caller holds the subscriptions' locks, their tenants at hand. Idempotent: the first fee is billed here once, and after its invoice
+    was voided it waits for the next one like anything else.
     """
-    opened = open_due_periods(subscription_id=subscription.pk, now=now)
-    subscription.refresh_from_db(fields=["due_at"])
-    first = _period_without_opening_invoice(subscription)
-    if first is not None:
-        invoice = draft(subscription=subscription, period=first, reason=Invoice.Reason.OPENING, now=now)
-        if invoice is not None:
-            finalize(invoice_id=invoice.pk, now=now, actor=ACTOR_SYSTEM)
-    periods.opening_billed(subscription=subscription)
+    opened = open_periods(subscriptions, now=now)
+    finalize_all(draft_openings(subscriptions=subscriptions, now=now), now=now, actor=ACTOR_SYSTEM)
     return opened
 
 
-def _period_without_opening_invoice(subscription: Subscription) -> BillingPeriod | None:
-    """Return the first period when it is open and no line ever billed its fee in advance."""
+def draft_openings(*, subscriptions: Sequence[Subscription], now: datetime) -> list[Invoice]:
+    """
+    Draft the opening invoices that are missing of subscriptions whose periods are open; the caller finalises them.
+
+    From here on the subscriptions are due at their next boundary.
+    """
+    if not subscriptions:
+        return []
+    first = _periods_without_opening_invoice(subscriptions)
+    wanted = [Wanted(one, first[one.pk], Invoice.Reason.OPENING) for one in subscriptions if one.pk in first]
+    drafts = draft_all(wanted, now=now)
+    periods.opening_billed(subscriptions=subscriptions)
+    return drafts
+
+
+def _periods_without_opening_invoice(subscriptions: Sequence[Subscription]) -> dict[int, BillingPeriod]:
+    """Return, by subscription id, the first periods that are open and whose fee in advance no line ever billed."""
     never_billed = FeeItem.objects.filter(
-        subscription=subscription,
+        subscription__in=subscriptions,
         period__sequence=1,
         kind=FeeItem.Kind.FEE,
         billable_at=F("period__starts_at"),
         billed_by__isnull=True,
-    ).first()
-    return None if never_billed is None else subscription.periods.select_related("version").get(sequence=1)
+    )
+    return {item.subscription_id: item.period for item in never_billed.select_related("period")}
 
 
 @transaction.atomic
 def _cancel(subscription_id: int, *, when: str, credit: str, now: datetime, actor: str, reason: str) -> Subscription:
     subscription = lock_subscription(subscription_id)
     before = {"ends_at": subscription.ends_at}
-    open_due(subscription=subscription, now=now)
+    open_due(subscriptions=[subscription], now=now)
     newest = subscription.periods.select_for_update(no_key=True, of=("self",)).order_by("-sequence").first()
     ends_at = newest.ends_at if when == PERIOD_END and newest is not None and newest.ends_at > now else now
     agreement.end(subscription=subscription, ends_at=ends_at, credit=credit, now=now)

@@ -1,5 +1,6 @@
-"""Closes and cuts the balances of a period: what is left expires, and late usage finds a changed epoch."""
+"""Closes and cuts the balances of periods: what is left expires, and late usage finds a changed epoch."""
 
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 
@@ -7,27 +8,48 @@ from django.db.models import F
 
 from billing_site.database import uuid7
 from metering.models import CreditGrant, LedgerEntry, MeterBalance, Posting
-from metering.services.overage import book_locked
+from metering.services.overage import charge_locked
+from metering.services.rows import insert_rows, update_rows
 from subscriptions.models import BillingPeriod
 
 
-def close_balances(*, period: BillingPeriod, now: datetime) -> None:
+def lock_for_closing(*, periods: Iterable[BillingPeriod]) -> list[MeterBalance]:
+    """
+    Lock, in id order, the balances of periods that are to be closed, and those of their subscriptions whose late usage is not booked yet.
+
+    The late ones are closed already. Each has its period at hand. The caller holds the locks of subscriptions and periods.
+    """
+    by_id = {period.pk: period for period in periods}
+    subscriptions = {period.subscription_id for period in by_id.values()}
+    late = MeterBalance.objects.filter(
+        period__subscription_id__in=subscriptions, closed_at__isnull=False, due_at__isnull=False
+    )
+    ids = {*late.values_list("pk", flat=True)}
+    ids.update(MeterBalance.objects.filter(period_id__in=by_id).values_list("pk", flat=True))
+    rows = MeterBalance.objects.select_for_update(no_key=True, of=("self",)).filter(pk__in=ids).order_by("pk")
+    balances = list(rows)
+    missing = {balance.period_id for balance in balances} - by_id.keys()
+    by_id |= BillingPeriod.objects.in_bulk(missing) if missing else {}
+    for balance in balances:
+        balance.period = by_id[balance.period_id]
+    return balances
+
+
+def close_balances(balances: Sequence[MeterBalance], *, now: datetime) -> None:
     """
     Book every pool's overage and minimum spend, let what is left of the allowances expire, and close the balances.
 
-    The caller holds the locks of subscription and period. Usage that comes later is late: it is overage, and never burns what
+    The caller holds the locks of subscriptions, periods and balances. Usage that comes later is late: it is overage, and never burns what
     expired here.
     """
-    balances = list(
-        MeterBalance.objects.select_for_update(no_key=True, of=("self",))
-        .select_related("period")
-        .filter(period=period)
-        .order_by("pk")
-    )
-    for balance in balances:
-        book_locked(balance, now=now, closes=True)
+    charge_locked(balances, now=now, closes=True)
     _expire_what_is_left(balances)
-    MeterBalance.objects.filter(period=period).update(closed_at=now, epoch=F("epoch") + 1)
+    update_rows(
+        MeterBalance,
+        ("id", "booked_overage", "booked_at", "due_at", "closed_at", "epoch"),
+        [(balance.pk, balance.booked_overage, now, None, now, 1) for balance in balances],
+        adding={"epoch"},
+    )
 
 
 def cut_balances(*, period: BillingPeriod) -> None:
@@ -43,22 +65,32 @@ def cut_balances(*, period: BillingPeriod) -> None:
     MeterBalance.objects.filter(pk__in=ids).update(epoch=F("epoch") + 1)
 
 
-def _expire_what_is_left(balances: list[MeterBalance]) -> None:
-    grants = list(CreditGrant.objects.filter(balance__in=balances, remaining__gt=Decimal(0)).order_by("pk"))
+def _expire_what_is_left(balances: Sequence[MeterBalance]) -> None:
+    ids = [balance.pk for balance in balances]
+    grants = list(
+        CreditGrant.objects.filter(balance_id__in=ids, remaining__gt=Decimal(0))
+        .order_by("pk")
+        .values_list("pk", "tenant_id", "balance_id", "effective_at", "remaining")
+    )
     if not grants:
         return
     posting = Posting.objects.create(id=uuid7(), kind="close")
-    LedgerEntry.objects.bulk_create(
-        LedgerEntry(
-            posting=posting,
-            tenant_id=grant.tenant_id,
-            balance_id=grant.balance_id,
-            grant=grant,
-            kind=LedgerEntry.Kind.EXPIRE,
-            segment_at=grant.effective_at,
-            quantity=grant.remaining,
-        )
-        for grant in grants
+    insert_rows(
+        LedgerEntry,
+        (
+            "posting_id",
+            "tenant_id",
+            "balance_id",
+            "grant_id",
+            "kind",
+            "segment_at",
+            "dimension_key",
+            "quantity",
+            "events",
+        ),
+        [
+            (posting.pk, tenant_id, balance_id, pk, LedgerEntry.Kind.EXPIRE.value, effective_at, "", remaining, 0)
+            for pk, tenant_id, balance_id, effective_at, remaining in grants
+        ],
     )
-    for grant in grants:
-        CreditGrant.objects.filter(pk=grant.pk).update(expired=F("expired") + grant.remaining)
+    update_rows(CreditGrant, ("id", "expired"), [(grant[0], grant[4]) for grant in grants], adding={"expired"})

@@ -1,5 +1,6 @@
 """Opens billing periods: the agreement's row and fee, and the balances and allowances of its pools."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from django.db import transaction
@@ -19,35 +20,36 @@ def open_due_periods(*, subscription_id: int, now: datetime) -> list[BillingPeri
     Opens nothing at or after the subscription's end.
     """
     with transaction.atomic():
-        subscription = (
-            Subscription.objects.select_for_update(no_key=True, of=("self",))
-            .select_related("tenant", "version")
-            .get(pk=subscription_id)
-        )
-        opened = []
-        while _next_start(subscription) <= now:
-            period = agreement.next_period(subscription=subscription)
-            if period is None:
-                break
-            _open_pools(period)
-            opened.append(period)
-        return opened
+        subscriptions = Subscription.objects.select_for_update(no_key=True, of=("self",)).select_related("tenant")
+        return open_periods([subscriptions.get(pk=subscription_id)], now=now)
 
 
-def _next_start(subscription: Subscription) -> datetime:
-    last = subscription.periods.order_by("-sequence").first()
-    return last.ends_at if last else subscription.starts_at
+def open_periods(subscriptions: Sequence[Subscription], *, now: datetime) -> list[BillingPeriod]:
+    """
+    Do the same for subscriptions whose locks the caller holds, their tenants at hand.
+
+    The number of statements is fixed for each boundary that has passed, however many subscriptions there are.
+    """
+    opened: list[BillingPeriod] = []
+    waiting = subscriptions
+    while waiting and (following := agreement.next_periods(subscriptions=waiting, now=now)):
+        _open_pools(following)
+        opened += following
+        going_on = {period.subscription_id for period in following}
+        waiting = [subscription for subscription in waiting if subscription.pk in going_on]
+    return opened
 
 
-def _open_pools(period: BillingPeriod) -> None:
+def _open_pools(periods: Sequence[BillingPeriod]) -> None:
     wanted = [
-        (meter_id, pool)
+        (period, meter_id, pool)
+        for period in periods
         for meter_id, pools in pools_of_version(period.version_id).items()
         for pool in pools.by_key.values()
     ]
     balances = MeterBalance.objects.bulk_create(
         MeterBalance(tenant_id=period.tenant_id, period=period, meter_id=meter_id, pool=pool.key)
-        for meter_id, pool in wanted
+        for period, meter_id, pool in wanted
     )
     grants = CreditGrant.objects.bulk_create(
         CreditGrant(
@@ -58,7 +60,7 @@ def _open_pools(period: BillingPeriod) -> None:
             effective_at=period.starts_at,
             expires_at=period.ends_at,
         )
-        for balance, (_, pool) in zip(balances, wanted, strict=True)
+        for balance, (period, _, pool) in zip(balances, wanted, strict=True)
         if pool.included > 0
     )
     if not grants:
@@ -67,11 +69,11 @@ def _open_pools(period: BillingPeriod) -> None:
     LedgerEntry.objects.bulk_create(
         LedgerEntry(
             posting=posting,
-            tenant_id=period.tenant_id,
-            balance=grant.balance,
+            tenant_id=grant.tenant_id,
+            balance_id=grant.balance_id,
             grant=grant,
             kind=LedgerEntry.Kind.GRANT,
-            segment_at=period.starts_at,
+            segment_at=grant.effective_at,
             quantity=grant.quantity,
         )
         for grant in grants

@@ -1,25 +1,56 @@
 """
-Books overage: the cumulative price of a balance, minus what is booked.
+Books overage: the cumulative price of balances, minus what is booked.
 
 Late events, early bills and prices that are not straight lines are one case, and booking twice books nothing (semantics, "Overage").
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import UUID
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Max, Sum
 
 from billing_site.database import uuid7
-from metering.core.overage import Booked, Owed, PricedPart, overage_delta
-from metering.models import LedgerEntry, MeterBalance, OverageCharge
+from metering.core.overage import Booked, OverageDelta, Owed, PricedPart, overage_delta
+from metering.models import MeterBalance, OverageCharge
 from metering.selectors.overage import PricedBalance, price_balances
+from metering.services.rows import insert_rows, update_rows
 
 
-def book(*, balance_id: int, now: datetime) -> list[OverageCharge]:
+class Booking(NamedTuple):
+    """A new row of OverageCharge, by its columns."""
+
+    public_id: UUID
+    tenant_id: int
+    period_id: int
+    balance_id: int
+    charge_id: int
+    kind: str
+    sequence: int
+    quantity: Decimal
+    amount_precise: Decimal
+    quantity_numerator: int
+    quantity_denominator: int
+    amount_numerator: int
+    amount_denominator: int
+    currency: str
+    components: list[dict[str, Any]]
+    booked_to: Decimal
+    last_entry_id: int
+    booked_at: datetime
+
+
+_LAST_ENTRIES = """
+SELECT b.id, (SELECT max(id) FROM metering_ledgerentry WHERE balance_id = b.id) FROM unnest(%s::bigint[]) AS b (id)
+"""
+
+
+def book(*, balance_id: int, now: datetime) -> list[Booking]:
     """
     Book what the balance's overage has come to since the last booking, and return the new charges.
 
@@ -31,99 +62,130 @@ def book(*, balance_id: int, now: datetime) -> list[OverageCharge]:
             .select_related("period")
             .get(pk=balance_id)
         )
-        return book_locked(balance, now=now)
+        return book_locked([balance], now=now)
 
 
-def book_locked(balance: MeterBalance, *, now: datetime, closes: bool = False) -> list[OverageCharge]:
+def book_locked(balances: Sequence[MeterBalance], *, now: datetime) -> list[Booking]:
     """
-    Book a balance whose lock the caller holds. With `closes`, also what a minimum spend adds: it is billed once, at closing.
+    Book balances whose locks the caller holds, and clear their due times, with a fixed number of statements.
 
-    Clears the balance's due time.
+    Their periods must be at hand. Returns the new charges.
     """
-    priced = price_balances([balance])[0]
-    before = _booked(balance)
-    last_entry_id = LedgerEntry.objects.filter(balance=balance).aggregate(last=Max("pk"))["last"] or 0
-    new = _overage_charges(priced, before) + (_minimum_charges(priced) if closes else [])
-    for charge in new:
-        charge.sequence = before.get((charge.charge_id, charge.kind), (Booked(), 0))[1] + 1
-        charge.booked_at = now
-        charge.last_entry_id = last_entry_id
-    OverageCharge.objects.bulk_create(new)
-    balance.booked_overage = balance.used - balance.covered
-    balance.booked_at = now
-    balance.due_at = None
-    balance.save(update_fields=["booked_overage", "booked_at", "due_at"])
+    new = charge_locked(balances, now=now)
+    update_rows(
+        MeterBalance,
+        ("id", "booked_overage", "booked_at", "due_at"),
+        [(balance.pk, balance.booked_overage, now, None) for balance in balances],
+    )
     return new
 
 
-_BookedSums = Mapping[tuple[int, str], tuple[Booked, int]]
+def charge_locked(balances: Sequence[MeterBalance], *, now: datetime, closes: bool = False) -> list[Booking]:
+    """
+    Write what the balances' overage has come to since the last booking, and note it on the balances, which the caller saves.
+
+    With `closes`, also what a minimum spend adds: it is billed once, at closing.
+    """
+    if not balances:
+        return []
+    before, last_entries = _booked(balances), _last_entries(balances)
+    new: list[Booking] = []
+    for priced in price_balances(balances):
+        balance = priced.balance
+        for due in _overage_due(priced, before) + (_minimums_due(priced) if closes else []):
+            _, last_sequence = before.get((balance.pk, due.charge_id, due.kind), (Booked(), 0))
+            new.append(_booking(priced, due, last_sequence + 1, last_entry_id=last_entries[balance.pk], now=now))
+        balance.booked_overage = balance.used - balance.covered
+        balance.booked_at, balance.due_at = now, None
+    insert_rows(OverageCharge, Booking._fields, new)
+    return new
 
 
-def _booked(balance: MeterBalance) -> _BookedSums:
-    """Return what is booked by charge and kind, with the last sequence number."""
+_Key = tuple[int, int, str]
+"""Balance, charge and kind: what is booked cumulatively."""
+_BookedSums = Mapping[_Key, tuple[Booked, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """What is to be booked of a charge, and what the charge has come to with it."""
+
+    charge_id: int
+    kind: str
+    owed: Owed
+    delta: OverageDelta
+    components: list[dict[str, Any]]
+
+
+def _booked(balances: Sequence[MeterBalance]) -> _BookedSums:
+    """Return what is booked by balance, charge and kind, with the last sequence number."""
     rows = (
-        OverageCharge.objects.filter(balance=balance)
-        .values("charge_id", "kind")
+        OverageCharge.objects.filter(
+            period_id__in={balance.period_id for balance in balances}, balance_id__in=[one.pk for one in balances]
+        )
+        .values("balance_id", "charge_id", "kind")
         .annotate(quantity_sum=Sum("quantity"), amount_sum=Sum("amount_precise"), last=Max("sequence"))
     )
     return {
-        (row["charge_id"], row["kind"]): (Booked(row["quantity_sum"], row["amount_sum"]), row["last"]) for row in rows
+        (row["balance_id"], row["charge_id"], row["kind"]): (
+            Booked(row["quantity_sum"], row["amount_sum"]),
+            row["last"],
+        )
+        for row in rows
     }
 
 
-def _overage_charges(priced: PricedBalance, before: _BookedSums) -> list[OverageCharge]:
+def _last_entries(balances: Sequence[MeterBalance]) -> dict[int, int]:
+    """Return each balance's newest ledger entry; 0 where it has none."""
+    with connection.cursor() as cursor:
+        cursor.execute(_LAST_ENTRIES, [[balance.pk for balance in balances]])
+        return {balance_id: last or 0 for balance_id, last in cursor}
+
+
+def _overage_due(priced: PricedBalance, before: _BookedSums) -> list[_Due]:
     components: dict[int, list[dict[str, Any]]] = {}
     for part in priced.priced.parts:
         components.setdefault(int(part.charge_id), []).extend(one.document() for one in part.components)
-    new = []
+    due = []
+    kind = OverageCharge.Kind.OVERAGE.value
     for (charge_id, _), owed in priced.priced.owed().items():
-        booked, _ = before.get((int(charge_id), OverageCharge.Kind.OVERAGE.value), (Booked(), 0))
+        booked, _ = before.get((priced.balance.pk, int(charge_id), kind), (Booked(), 0))
         delta = overage_delta(owed, booked=booked)
         if delta:
-            new.append(
-                _charge(priced, int(charge_id), OverageCharge.Kind.OVERAGE, owed, delta.quantity, delta.amount,
-                        components[int(charge_id)])
-            )  # fmt: skip
-    return new
+            due.append(_Due(int(charge_id), kind, owed, delta, components[int(charge_id)]))
+    return due
 
 
-def _minimum_charges(priced: PricedBalance) -> list[OverageCharge]:
-    return [_minimum_charge(priced, part) for part in priced.priced.parts if part.top_up]
+def _minimums_due(priced: PricedBalance) -> list[_Due]:
+    return [_minimum_due(part) for part in priced.priced.parts if part.top_up]
 
 
-def _minimum_charge(priced: PricedBalance, part: PricedPart) -> OverageCharge:
+def _minimum_due(part: PricedPart) -> _Due:
     owed = Owed(Fraction(0), part.top_up)
     delta = overage_delta(owed, booked=Booked())
     explanation = [{"kind": "minimum", "total": str(delta.amount)}]
-    return _charge(
-        priced, int(part.charge_id), OverageCharge.Kind.MINIMUM, owed, delta.quantity, delta.amount, explanation
-    )
+    return _Due(int(part.charge_id), OverageCharge.Kind.MINIMUM.value, owed, delta, explanation)
 
 
-def _charge(
-    priced: PricedBalance,
-    charge_id: int,
-    kind: OverageCharge.Kind,
-    owed: Owed,
-    quantity: Decimal,
-    amount: Decimal,
-    components: list[dict[str, Any]],
-) -> OverageCharge:
-    balance = priced.balance
-    return OverageCharge(
+def _booking(priced: PricedBalance, due: _Due, sequence: int, *, last_entry_id: int, now: datetime) -> Booking:
+    balance, owed = priced.balance, due.owed
+    return Booking(
         public_id=uuid7(),
         tenant_id=balance.tenant_id,
         period_id=balance.period_id,
-        balance=balance,
-        charge_id=charge_id,
-        kind=kind.value,
-        quantity=quantity,
-        amount_precise=amount,
+        balance_id=balance.pk,
+        charge_id=due.charge_id,
+        kind=due.kind,
+        sequence=sequence,
+        quantity=due.delta.quantity,
+        amount_precise=due.delta.amount,
         quantity_numerator=owed.quantity.numerator,
         quantity_denominator=owed.quantity.denominator,
         amount_numerator=owed.amount.numerator,
         amount_denominator=owed.amount.denominator,
         currency=priced.currency,
-        components=components,
+        components=due.components,
         booked_to=balance.used - balance.covered,
+        last_entry_id=last_entry_id,
+        booked_at=now,
     )

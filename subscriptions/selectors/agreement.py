@@ -1,11 +1,12 @@
 """Which subscription, period and versions are in force at an instant."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from django.db.models import Q
 
-from subscriptions.models import BillingPeriod, Subscription, Tenant
+from subscriptions.models import BillingPeriod, Subscription, Tenant, TierChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +31,36 @@ def period_at(tenant: Tenant, *, at: datetime) -> BillingPeriod | None:
     return periods.filter(tenant=tenant, starts_at__lte=at, ends_at__gt=at).first()
 
 
+def newest_periods(subscription_ids: Iterable[int]) -> dict[int, BillingPeriod]:
+    """Return the newest stored period of each subscription that has one, by the subscription's id."""
+    newest = BillingPeriod.objects.filter(subscription_id__in=list(subscription_ids))
+    newest = newest.order_by("subscription_id", "-sequence").distinct("subscription_id")
+    return {period.subscription_id: period for period in newest}
+
+
 def version_spans(period: BillingPeriod) -> list[VersionSpan]:
     """
     Return the versions in force in the period, in time order; they tile it.
 
     A change at the period's first instant leaves the earlier version no time, and so no span.
     """
-    changes = sorted(period.changes.all(), key=lambda change: change.effective_at)
-    versions = [period.version_id, *(change.to_version_id for change in changes)]
-    bounds = [period.starts_at, *(change.effective_at for change in changes), period.ends_at]
+    return _spans(period, [(change.effective_at, change.to_version_id) for change in period.changes.all()])
+
+
+def version_spans_of(periods: Iterable[BillingPeriod]) -> dict[int, list[VersionSpan]]:
+    """Return the same of several periods by their ids, with one query."""
+    by_id = {period.pk: period for period in periods}
+    changes: dict[int, list[tuple[datetime, int]]] = {}
+    found = TierChange.objects.filter(period_id__in=by_id).values_list("period_id", "effective_at", "to_version_id")
+    for period_id, effective_at, version_id in found:
+        changes.setdefault(period_id, []).append((effective_at, version_id))
+    return {pk: _spans(period, changes.get(pk, [])) for pk, period in by_id.items()}
+
+
+def _spans(period: BillingPeriod, changes: Iterable[tuple[datetime, int]]) -> list[VersionSpan]:
+    in_order = sorted(changes)
+    versions = [period.version_id, *(version_id for _, version_id in in_order)]
+    bounds = [period.starts_at, *(effective_at for effective_at, _ in in_order), period.ends_at]
     spans = zip(versions, bounds, bounds[1:], strict=False)
     return [
         VersionSpan(version_id, starts_at, ends_at) for version_id, starts_at, ends_at in spans if starts_at < ends_at

@@ -5,11 +5,12 @@ Called by `metering` and `invoices`, whose use cases these are parts of; no door
 allowances, overage or invoices. The caller holds the subscription's lock wherever a subscription is passed in.
 """
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from psycopg.errors import ExclusionViolation
 
 from billing_site.http.problems import DomainError, Invalid
@@ -17,6 +18,7 @@ from subscriptions.core import periods, proration
 from subscriptions.core.periods import Anchor, Period
 from subscriptions.core.proration import Grain, Share
 from subscriptions.models import BillingPeriod, FeeItem, Subscription, Tenant, TierVersion
+from subscriptions.selectors.agreement import newest_periods
 from subscriptions.selectors.catalog import VersionTerms, terms_of
 
 # A start is carried out period by period in one transaction; further back it would be a migration, not a start.
@@ -112,38 +114,52 @@ def start(
 
 
 @transaction.atomic
-def next_period(*, subscription: Subscription) -> BillingPeriod | None:
+def next_periods(*, subscriptions: Sequence[Subscription], now: datetime) -> list[BillingPeriod]:
     """
-    Write the period that follows the newest one, and the fee that falls due with it; None where the subscription has ended.
+    Write, for each subscription whose time has come, the period that follows its newest one, and the fee that falls due with it.
 
-    Where a period starts does not matter here: the caller asks when its time has come. A first period that does not start on a boundary,
-    and one that the subscription's end cuts, is a stub: its fee is the share of local days, unless the cancellation gave nothing back.
-    After a change of the tenant's zone the anchor is read in the new one, and no period is shorter than half an interval for it.
+    A subscription that has ended has none. A first period that does not start on a boundary, and one that the subscription's end cuts, is a
+    stub: its fee is the share of local days, unless the cancellation gave nothing back. After a change of the tenant's zone the anchor is
+    read in the new one, and no period is shorter than half an interval for it. The number of statements does not grow with that of the
+    subscriptions.
     """
-    last = subscription.periods.order_by("-sequence").first()
-    starts_at = last.ends_at if last else subscription.starts_at
-    if subscription.ends_at is not None and subscription.ends_at <= starts_at:
-        _opening_due(subscription, None)
-        return None
-    terms = terms_of(subscription.version_id)
-    whole = _whole_period(subscription, terms, starts_at, is_first=last is None)
-    ends_at = whole.ends_at if subscription.ends_at is None else min(whole.ends_at, subscription.ends_at)
-    period = BillingPeriod.objects.create(
-        tenant_id=subscription.tenant_id,
-        subscription=subscription,
-        sequence=last.sequence + 1 if last else 1,
-        kind=BillingPeriod.Kind.REGULAR if Period(starts_at, ends_at) == whole else BillingPeriod.Kind.STUB,
-        version_id=subscription.version_id,
-        starts_at=starts_at,
-        ends_at=ends_at,
-        full_starts_at=whole.starts_at,
-        full_ends_at=whole.ends_at,
-        due_at=ends_at + timedelta(hours=terms.grace_hours),
-    )
-    _write_fee(period, subscription, terms)
-    if not _awaits_opening_invoice(subscription, terms):
-        _opening_due(subscription, None if ends_at == subscription.ends_at else ends_at)
-    return period
+    newest = newest_periods(subscription.pk for subscription in subscriptions)
+    following: list[tuple[BillingPeriod, Subscription]] = []
+    due_at: dict[Subscription, datetime | None] = {}
+    for subscription in subscriptions:
+        last = newest.get(subscription.pk)
+        starts_at = last.ends_at if last else subscription.starts_at
+        if starts_at > now:
+            continue
+        if subscription.ends_at is not None and subscription.ends_at <= starts_at:
+            due_at[subscription] = None
+            continue
+        period = _following(subscription, last, starts_at)
+        following.append((period, subscription))
+        if not _awaits_opening_invoice(subscription, terms_of(subscription.version_id)):
+            due_at[subscription] = None if period.ends_at == subscription.ends_at else period.ends_at
+    opened = BillingPeriod.objects.bulk_create(period for period, _ in following)
+    fees = (_fee(period, subscription, terms_of(period.version_id)) for period, subscription in following)
+    FeeItem.objects.bulk_create(fee for fee in fees if fee is not None)
+    opening_due(due_at)
+    return opened
+
+
+def opening_due(due_at: Mapping[Subscription, datetime | None]) -> None:
+    """Set when each subscription's next period is to be opened; None: never. Writes only what changes."""
+    changed = [subscription for subscription, instant in due_at.items() if subscription.due_at != instant]
+    if not changed:
+        return
+    for subscription in changed:
+        subscription.due_at = due_at[subscription]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE subscriptions_subscription s SET due_at = d.due_at
+            FROM unnest(%s::bigint[], %s::timestamptz[]) AS d (id, due_at) WHERE s.id = d.id
+            """,
+            [[one.pk for one in changed], [one.due_at for one in changed]],
+        )
 
 
 @transaction.atomic
@@ -151,9 +167,10 @@ def end(*, subscription: Subscription, ends_at: datetime, credit: str, now: date
     """
     End the subscription at an instant, now or later, and cut the running period there; return the credit item, if there is one.
 
-    `credit` is "unused", which gives back the unused part of the running fee (on day grain the day of cancelling counts as used; a fee in
-    arrears stays whole as an item and gets the credit beside it), or "none". An end may be brought forward, not put off. A half-open period
-    cannot be empty, so an end at the very instant in which it started is a microsecond later.
+    `credit` is "unused", which gives back the unused part of the running fee (on day grain the day of cancelling counts as used, but not the
+    day that begins where a period ends by itself; a fee in arrears stays whole as an item and gets the credit beside it), or "none". An end
+    may be brought forward, not put off. A half-open period cannot be empty, so an end at the very instant in which it started is a
+    microsecond later.
 
     Raises EndsInThePast (422), SubscriptionEnded and SubscriptionNotStarted (409).
     """
@@ -174,8 +191,8 @@ def end(*, subscription: Subscription, ends_at: datetime, credit: str, now: date
     if newest is None:
         return None
     if newest.ends_at >= ends_at:
-        _opening_due(subscription, None)
-    return _write_credit(subscription, newest, ends_at) if credit == "unused" else None
+        opening_due({subscription: None})
+    return _write_credit(subscription, newest, ends_at, is_cut=running is not None) if credit == "unused" else None
 
 
 def _check_end(subscription: Subscription, ends_at: datetime, now: datetime) -> None:
@@ -190,9 +207,23 @@ def _check_end(subscription: Subscription, ends_at: datetime, now: datetime) -> 
         raise EndsInThePast("A later period has begun.")
 
 
-def _opening_due(subscription: Subscription, due_at: datetime | None) -> None:
-    subscription.due_at = due_at
-    subscription.save(update_fields=["due_at"])
+def _following(subscription: Subscription, last: BillingPeriod | None, starts_at: datetime) -> BillingPeriod:
+    """Return the period, not yet saved, that follows `last` (None: the first)."""
+    terms = terms_of(subscription.version_id)
+    whole = _whole_period(subscription, terms, starts_at, is_first=last is None)
+    ends_at = whole.ends_at if subscription.ends_at is None else min(whole.ends_at, subscription.ends_at)
+    return BillingPeriod(
+        tenant_id=subscription.tenant_id,
+        subscription=subscription,
+        sequence=last.sequence + 1 if last else 1,
+        kind=BillingPeriod.Kind.REGULAR if Period(starts_at, ends_at) == whole else BillingPeriod.Kind.STUB,
+        version_id=subscription.version_id,
+        starts_at=starts_at,
+        ends_at=ends_at,
+        full_starts_at=whole.starts_at,
+        full_ends_at=whole.ends_at,
+        due_at=ends_at + timedelta(hours=terms.grace_hours),
+    )
 
 
 def _awaits_opening_invoice(subscription: Subscription, terms: VersionTerms) -> bool:
@@ -217,17 +248,17 @@ def _whole_period(subscription: Subscription, terms: VersionTerms, starts_at: da
     return periods.next_period(anchor, terms.cadence, starts_at, rezoned=rezoned)
 
 
-def _write_fee(period: BillingPeriod, subscription: Subscription, terms: VersionTerms) -> None:
-    """Write the fee item that the period opens; none in a free tier, or within the span of an earlier period's fee."""
+def _fee(period: BillingPeriod, subscription: Subscription, terms: VersionTerms) -> FeeItem | None:
+    """Return the fee item that the period opens; None in a free tier, or within the span of an earlier period's fee."""
     if not terms.fee or (period.sequence - 1) % terms.fee_every:
-        return
+        return None
     whole_ends_at = period.full_ends_at
     for _ in range(terms.fee_every - 1):
         whole_ends_at = periods.next_period(subscription.anchor, terms.cadence, whole_ends_at).ends_at
     whole = Period(period.full_starts_at, whole_ends_at)
     span = Period(period.starts_at, min(whole_ends_at, subscription.ends_at or whole_ends_at))
     share, grain = _fee_share(span, whole, subscription)
-    FeeItem.objects.create(
+    return FeeItem(
         tenant_id=period.tenant_id,
         subscription=subscription,
         period=period,
@@ -261,15 +292,22 @@ def _fee_share(span: Period, whole: Period, subscription: Subscription) -> tuple
     return Share(int(used * divisor), divisor), Grain.DAY.value
 
 
-def _write_credit(subscription: Subscription, period: BillingPeriod, ends_at: datetime) -> FeeItem | None:
-    """Give back the part of the running fee item after `ends_at`, less what an earlier cancellation gave back of it."""
+def _write_credit(
+    subscription: Subscription, period: BillingPeriod, ends_at: datetime, *, is_cut: bool
+) -> FeeItem | None:
+    """
+    Give back the part of the running fee item after `ends_at`, less what an earlier cancellation gave back of it.
+
+    `is_cut` says that `ends_at` cuts a period: by day, that day counts as used. A period that ends by itself leaves its last day to the next.
+    """
     fees = subscription.fee_items.filter(kind=FeeItem.Kind.FEE, span_starts_at__lte=ends_at, span_ends_at__gt=ends_at)
     fee = fees.order_by("-span_starts_at").first()
     if fee is None:
         return None
     grain = Grain(terms_of(fee.version_id).change_terms.get("grain", Grain.DAY))
     span = Period(fee.span_starts_at, fee.span_ends_at)
-    share = proration.unused_share(span, ends_at, grain=grain, zone=subscription.anchor_zone)
+    left = proration.unused_share if is_cut else proration.remaining_share
+    share = left(span, ends_at, grain=grain, zone=subscription.anchor_zone)
     credited = -sum((credit.amount for credit in fee.credited_by.all()), Decimal(0))
     unused = proration.credit_for(charged=fee.amount, share=share, already_credited=Decimal(0), currency=fee.currency)
     amount = unused + credited

@@ -4,31 +4,48 @@ What billing writes on the agreement's rows: that the first fee has its invoice,
 Used by `invoices`, which decides all three. The caller holds the locks of subscription and period.
 """
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from django.db import connection
+
 from subscriptions.models import BillingPeriod, Subscription
+from subscriptions.selectors.agreement import newest_periods
+from subscriptions.services.agreement import opening_due
 
 
-def opening_billed(*, subscription: Subscription) -> None:
+def opening_billed(*, subscriptions: Sequence[Subscription]) -> None:
     """
-    Let a subscription whose periods are open up to now fall due at its next boundary; never, where none is to come.
+    Let subscriptions whose periods are open up to now fall due at their next boundary; never, where none is to come.
 
-    Until then it stays due at its start, so that the opening invoice is made whoever opened the first period. Nothing changes before that
+    Until then each stays due at its start, so that the opening invoice is made whoever opened the first period. Nothing changes before that
     period is open.
     """
-    newest = subscription.periods.order_by("-sequence").first()
-    if newest is None:
-        return
-    is_last = subscription.ends_at is not None and subscription.ends_at <= newest.ends_at
-    subscription.due_at = None if is_last else newest.ends_at
-    subscription.save(update_fields=["due_at"])
+    newest = newest_periods(subscription.pk for subscription in subscriptions)
+    due_at: dict[Subscription, datetime | None] = {}
+    for subscription in subscriptions:
+        if period := newest.get(subscription.pk):
+            is_last = subscription.ends_at is not None and subscription.ends_at <= period.ends_at
+            due_at[subscription] = None if is_last else period.ends_at
+    opening_due(due_at)
 
 
-def mark_closed(*, period: BillingPeriod, closed_at: datetime, look_at: datetime | None) -> None:
-    """Note that the period is closed, and when it is due to be looked at for late usage (None: never)."""
-    period.closed_at = closed_at
-    period.due_at = look_at
-    period.save(update_fields=["closed_at", "due_at"])
+def mark_closed(*, look_at: Mapping[BillingPeriod, datetime | None], closed_at: datetime) -> None:
+    """
+    Note that periods are closed, and when each is due to be looked at for late usage (None: never).
+
+    What was counted against a period while it could not be closed is cleared with it.
+    """
+    for period, due_at in look_at.items():
+        period.closed_at, period.due_at, period.attempts, period.leased_until = closed_at, due_at, 0, None
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            UPDATE subscriptions_billingperiod p SET closed_at = %s, due_at = d.due_at, attempts = 0, leased_until = NULL
+            FROM unnest(%s::bigint[], %s::timestamptz[]) AS d (id, due_at) WHERE p.id = d.id
+            """,
+            [closed_at, [period.pk for period in look_at], list(look_at.values())],
+        )
 
 
 def look_again(*, period: BillingPeriod, at: datetime | None) -> None:

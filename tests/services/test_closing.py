@@ -4,9 +4,8 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from django.db import connection
 
-from invoices.models import Invoice, InvoiceLine, NumberSequence
+from invoices.models import Invoice, InvoiceLine
 from invoices.services import invoicing
 from invoices.services.advancing import advance
 from invoices.services.closing import PeriodStillOpen, bill_late_usage, book_balance, close_period, preview_closing
@@ -14,7 +13,7 @@ from invoices.services.subscribing import cancel_subscription
 from metering.models import OverageCharge
 from metering.services.reversing import reverse_event
 from subscriptions.models import OutboxMessage, Subscription
-from tests.races import Killed, KilledBefore, together
+from tests.races import together
 from tests.world import ACTOR, at, charge, make_meter, make_world, publish
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -131,25 +130,6 @@ class TestOnce:
 
 
 class TestWheneverItRuns:
-    def test_a_closing_that_dies_before_any_statement_leaves_nothing_and_is_done_by_the_next(self):
-        world = world_with_overage()
-        period_id = first_period(world).pk
-        before = figures(world)
-        place = 0
-        while True:
-            place += 1
-            killed = KilledBefore(place)
-            try:
-                with connection.execute_wrapper(killed):
-                    close_period(period_id=period_id, now=CLOSES)
-                break
-            except Killed:
-                assert figures(world) == before
-                assert NumberSequence.objects.get().last_number == 1
-        assert place > 20
-        assert [invoice.printed_number for invoice in invoices(world)] == ["TEST-000001", "TEST-000002"]
-        assert invoices(world)[1].total == Decimal("99.47")
-
     def test_three_months_closed_late_and_in_disorder_give_the_invoices_that_would_have_been_made_in_time(self):
         in_time, late = world_with_overage(), world_with_overage()
         version_name = late.subscription.version.tier.name

@@ -1,5 +1,6 @@
 """Due work: in order, each item once, failures parked with their reason, clocks moved item by item, and advances resumed."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -53,12 +54,12 @@ def fail(monkeypatch, what, *, for_row=None):
     """Make one kind of due work fail: for all rows, or for one."""
 
     def broken(kind):
-        def run(pk, now):
-            if for_row in (None, pk):
+        def run(pks, now):
+            if for_row is None or for_row in pks:
                 raise RuntimeError("no ink")
-            kind.run(pk, now)
+            kind.run(pks, now)
 
-        return due.DueWork(kind.what, kind.rows, run, kind.name) if kind.what == what else kind
+        return replace(kind, run=run) if kind.what == what else kind
 
     monkeypatch.setattr(due, "KINDS", tuple(broken(kind) for kind in due.KINDS))
 
@@ -113,14 +114,12 @@ class TestOnAClock:
         class Killed(BaseException):
             """The process ended here."""
 
-        def dies(pk, now):
-            run(pk, now)
+        def dies(pks, now):
+            run(pks, now)
             raise Killed
 
         with monkeypatch.context() as patch:
-            patch.setattr(
-                due, "KINDS", (*due.KINDS[:2], due.DueWork("close_period", due.KINDS[2].rows, dies, str), due.KINDS[3])
-            )
+            patch.setattr(due, "KINDS", (*due.KINDS[:2], replace(due.KINDS[2], run=dies), due.KINDS[3]))
             with pytest.raises(Killed):
                 advance(clock_id=world.clock.pk, to=at("2026-08-02 00:00"), actor=ACTOR)
         assert world.clock.status != world.now
@@ -247,8 +246,7 @@ class TestFailures:
     def test_work_that_leaves_its_row_due_counts_as_a_failure_and_ends(self, monkeypatch):
         world = make_world(now=at("2026-06-20 00:00"))
         world.use(12_345, time=at("2026-06-05 00:00"))
-        book = due.KINDS[1]
-        idle = due.DueWork(book.what, book.rows, lambda pk, now: None, book.name)
+        idle = replace(due.KINDS[1], run=lambda pks, now: None)
         monkeypatch.setattr(due, "KINDS", (due.KINDS[0], idle, *due.KINDS[2:]))
         advance(clock_id=world.clock.pk, to=at("2026-06-20 00:00"), actor=ACTOR)
         assert MeterBalance.objects.get(tenant=world.tenant).parked_reason.startswith("StillDue: ")

@@ -131,7 +131,7 @@ class TestFinalising:
             raise RuntimeError("the power fails")
 
         with monkeypatch.context() as patch:
-            patch.setattr(outbox, "write", break_down)
+            patch.setattr(outbox, "write_all", break_down)
             with pytest.raises(RuntimeError):
                 invoicing.finalize(invoice_id=draft.pk, now=world.now, actor=ACTOR)
         assert Invoice.objects.get(pk=draft.pk).status == "draft"

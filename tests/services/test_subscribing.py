@@ -121,13 +121,13 @@ class TestStarting:
         assert [invoice.reason for invoice in invoices(world)] == ["opening", "final", "opening"]
 
     def test_a_start_whose_invoice_fails_has_not_happened(self, monkeypatch):
-        def break_down(**_):
+        def break_down(*_, **__):
             raise RuntimeError("the power fails")
 
         world = make_world()
         cancel(world)
         advance(clock_id=world.clock.pk, to=at("2026-06-02 00:00"), actor=ACTOR)
-        monkeypatch.setattr(subscribing, "finalize", break_down)
+        monkeypatch.setattr(subscribing, "finalize_all", break_down)
         with pytest.raises(RuntimeError):
             start(world)
         assert Subscription.objects.filter(tenant=world.tenant).count() == 1
@@ -202,6 +202,16 @@ class TestCancelling:
         advance(clock_id=world.clock.pk, to=at("2026-06-30 12:00"), actor=ACTOR)
         assert invoices(world)[-1].subtotal == Decimal("-3350.00")  # 335 of 365 days
 
+    def test_a_yearly_fee_is_given_back_from_the_end_of_a_month_on(self):
+        world = make_world(version=publish("yearly", fee="3650.00", fee_every=12), now=at("2026-06-10 10:00"))
+        cancel(world, when="period_end")
+        credit = FeeItem.objects.get(kind="credit")
+        # June is used, all 30 days of it, and no day of July: 335 of 365 days are left.
+        assert (credit.share_numerator, credit.share_divisor, credit.amount) == (335, 365, -3350)
+        cancel(world)
+        # Brought forward into the 10th, which counts as used: 355 of 365 days, less what was given back.
+        assert [item.amount for item in FeeItem.objects.filter(kind="credit").order_by("pk")] == [-3350, -200]
+
     def test_a_fee_in_arrears_is_billed_for_the_days_that_were_used(self):
         world = make_world(version=publish("arrears", fee_timing="arrears"), now=at("2026-06-15 10:00"))
         cancel(world)
@@ -228,5 +238,5 @@ class TestCancelling:
 def test_opening_what_is_due_again_changes_nothing():
     world = make_world()
     with transaction.atomic():
-        assert subscribing.open_due(subscription=lock_subscription(world.subscription.pk), now=world.now) == []
+        assert subscribing.open_due(subscriptions=[lock_subscription(world.subscription.pk)], now=world.now) == []
     assert len(invoices(world)) == 1
