@@ -30,6 +30,11 @@ SCHEDULE = (
         why="Opens, books and closes what is due. A doorbell only makes it sooner; what no doorbell rang for comes here.",
     ),
     Tick(
+        task="invoices.audit_books",
+        every=timedelta(hours=1),
+        why="Parks a tenant whose books do not balance, before they are billed, and keeps the figures that /metrics shows.",
+    ),
+    Tick(
         task="metering.ensure_partitions",
         every=timedelta(days=1),
         why="Creates the coming months' event partitions; without them events pile up in the default partition.",

@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from invoices.services import closing, due
+from invoices.services import auditing, closing, due
 from metering.models import MeterBalance
 from subscriptions.selectors.clock import now_for, wall_now
 
@@ -20,4 +20,11 @@ def run_due() -> None:
 def book_overage(balance_id: int) -> None:
     """Book a balance's overage now; the doorbell rang for it."""
     balance = MeterBalance.objects.select_related("tenant__test_clock").get(pk=balance_id)
-    closing.book_balance(balance_id=balance_id, now=now_for(balance.tenant))
+    if balance.tenant.parked_at is None:
+        closing.book_balance(balance_id=balance_id, now=now_for(balance.tenant))
+
+
+@shared_task(name="invoices.audit_books")
+def audit_books() -> None:
+    """Look for books that do not balance, and park whose they are."""
+    auditing.audit_books()

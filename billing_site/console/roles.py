@@ -14,7 +14,7 @@ ROLES: dict[str, dict[str, tuple[str, ...]]] = {
         "subscriptions.testclock": ("add", "change"),
     },
     "finance": {
-        "subscriptions.tenant": ("add", "change"),
+        "subscriptions.tenant": ("add", "change", "release"),
         "subscriptions.subscription": ("add", "change"),
         "subscriptions.billingperiod": ("change",),
         "metering.meterbalance": ("change",),

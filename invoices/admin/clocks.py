@@ -11,7 +11,7 @@ from django.template.response import TemplateResponse
 from django.utils.html import format_html
 
 from billing_site.http.problems import DomainError
-from billing_site.staff import Moment, ServiceAdmin, ServiceForm, actor_of, explain
+from billing_site.staff import Moment, ServiceAdmin, ServiceForm, actor_of, explain, to_the_second
 from invoices.services import advancing
 from subscriptions.models import TestClock
 from subscriptions.services import clocks
@@ -26,7 +26,10 @@ class Goal(forms.Form):
 class ClockForm(ServiceForm):
     """A new clock and its time."""
 
-    now = Moment(label="Its time (UTC)")
+    now = Moment(
+        label="Its time (UTC)",
+        help_text="It moves forward only, when told to. Tenants are put on it when they are made.",
+    )
 
 
 @admin.register(TestClock)
@@ -66,5 +69,8 @@ class TestClockAdmin(ServiceAdmin):
             self.message_user(request, explain(refusal), messages.ERROR)
             return None
         ran = ", ".join(f"{count} × {what}" for what, count in Counter(entry.what for entry in journal).items())
-        self.message_user(request, format_html("{} stands at {}. Run: {}.", clock, answers["to"], ran or "nothing"))
+        self.message_user(
+            request,
+            format_html("The clock {} stands at {}. Run: {}.", clock, to_the_second(answers["to"]), ran or "nothing"),
+        )
         return None

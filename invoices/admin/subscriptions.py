@@ -3,13 +3,25 @@
 from typing import Any
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 
-from billing_site.staff import Moment, ReadOnlyAdmin, ServiceAdmin, ServiceForm, StaffAdmin, actor_of
+from billing_site.staff import (
+    PARKED,
+    Moment,
+    ReadOnlyAdmin,
+    ServiceAdmin,
+    ServiceForm,
+    StaffAdmin,
+    actor_of,
+    either,
+    link,
+    shown,
+    unbroken,
+)
 from invoices.services import due, invoicing, subscribing
 from metering.models import MeterBalance
 from subscriptions.models import BillingPeriod, Subscription, TierVersion
@@ -24,7 +36,9 @@ class Cancelling(forms.Form):
         choices=[(subscribing.PERIOD_END, "at the end of the running period"), (subscribing.NOW, "now")]
     )
     credit = forms.ChoiceField(
-        choices=[("none", "nothing"), ("unused", "the unused part of the fee")], label="Give back"
+        choices=[("unused", "the unused part of the fee"), ("none", "nothing")],
+        label="Give back",
+        help_text="As tenant credit, which later invoices use. At the end of the period nothing of the fee is unused.",
     )
     reason = forms.CharField(max_length=1000, required=False, widget=forms.Textarea(attrs={"rows": 2}))
 
@@ -32,12 +46,20 @@ class Cancelling(forms.Form):
 @admin.action(description="Release parked", permissions=["operate"])
 def release_parked(page: StaffAdmin, request: HttpRequest, queryset: QuerySet[Any]) -> None:
     """Give the parked rows among the selected all of their tries again."""
+    parked = queryset.filter(parked_at__isnull=False)
+    if not parked.exists():
+        page.message_user(request, "Nothing of this is parked.", messages.WARNING)
     page.run_each(
         request,
-        queryset.filter(parked_at__isnull=False),
+        parked,
         lambda row: _release(row, actor=actor_of(request)),
         done="Released",
     )
+
+
+def is_parked(row: Any) -> bool:
+    """Whether the row's work waits for a person."""
+    return row.parked_at is not None
 
 
 @transaction.atomic
@@ -50,6 +72,11 @@ def _release(row: Any, *, actor: str) -> None:
 # Its page belongs to metering, the work that it owes is run from here.
 _balances: Any = admin.site.get_model_admin(MeterBalance)
 _balances.actions = [*_balances.actions, release_parked]
+_balances.row_conditions = {"release_parked": is_parked}
+
+
+def _period_name(period: BillingPeriod) -> str:
+    return f"{period.tenant} #{period.sequence}"
 
 
 class StartForm(ServiceForm):
@@ -69,14 +96,26 @@ class SubscriptionAdmin(ServiceAdmin):
     """Who runs on what; started and cancelled here, never edited."""
 
     form = StartForm
-    list_display = ["public_id", "tenant", "version", "starts_at", "ends_at", "due_at", "parked_at"]
+    list_display = [
+        shown("tenant", lambda subscription: unbroken(subscription.tenant.code), order="tenant__code"),
+        "version",
+        "starts_at",
+        "ends_at",
+        shown("next period opens", lambda subscription: subscription.due_at, order="due_at"),
+        "parked_at",
+    ]
     list_select_related = ["tenant", "version__tier"]
-    list_filter = [("parked_at", admin.EmptyFieldListFilter)]
+    list_filter = [PARKED, either("running", "ends_at", empty="without an end", filled="cancelled"), "version__tier"]
     ordering = ["-pk"]
-    search_fields = ["tenant__code__exact"]
-    search_help_text = "A tenant's id, written out in full."
+    search_fields = ["tenant__code__exact", "public_id__exact"]
+    search_help_text = "A tenant's or a subscription's id, written out in full."
     raw_id_fields = ["tenant"]
     actions = ["cancel", "draft_unbilled", release_parked]
+    row_conditions = {"cancel": lambda subscription: subscription.ends_at is None, "release_parked": is_parked}
+
+    def name_of(self, row: Subscription) -> str:
+        """Name the tenant and what it is on."""
+        return f"{row.tenant} on {row.version}"
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         """Ask for what starts a subscription; show what has become of it."""
@@ -150,10 +189,42 @@ class SubscriptionAdmin(ServiceAdmin):
 class BillingPeriodAdmin(ReadOnlyAdmin):
     """Stored periods, and why one waits for a person."""
 
-    list_display = ["__str__", "tenant", "starts_at", "ends_at", "due_at", "closed_at", "parked_at", "parked_reason"]
-    list_select_related = ["tenant", "subscription"]
-    list_filter = [("parked_at", admin.EmptyFieldListFilter)]
+    list_display = [
+        shown("period", lambda period: unbroken(_period_name(period))),
+        "version",
+        "starts_at",
+        "ends_at",
+        "due_at",
+        "closed_at",
+        "parked_at",
+        "parked_reason",
+    ]
+    list_select_related = ["tenant", "version__tier", "subscription"]
+    list_filter = [PARKED, either("period", "closed_at", empty="open", filled="closed")]
     ordering = ["-pk"]
     search_fields = ["tenant__code__exact"]
     search_help_text = "A tenant's id, written out in full."
     actions = [release_parked]
+    row_conditions = {"release_parked": is_parked}
+
+    def name_of(self, row: BillingPeriod) -> str:
+        """Name the tenant, and which of its periods it is."""
+        return _period_name(row)
+
+    _subscription = shown("subscription", lambda period: link(period.subscription, str(period.subscription.version)))
+    fields = [
+        "tenant",
+        _subscription,
+        "sequence",
+        "kind",
+        "version",
+        "starts_at",
+        "ends_at",
+        "full_starts_at",
+        "full_ends_at",
+        "due_at",
+        "closed_at",
+        "parked_at",
+        "parked_reason",
+    ]
+    readonly_fields = [_subscription]

@@ -6,6 +6,10 @@ from subscriptions.core.periods import Alignment, Interval
 from subscriptions.core.prices import PriceModel
 from subscriptions.models.fields import CodeField, MoneyField, QuantityField, is_code, one_of, representable
 
+ADDITIVE = ["sum", "count"]
+"""The aggregations whose quantity of a period is the sum of its events' quantities."""
+AGGREGATIONS = [*ADDITIVE, "max", "latest", "unique_count"]
+
 
 class Meter(models.Model):
     """What is counted and how. What decides the count is fixed when the meter is made (a trigger keeps it)."""
@@ -17,7 +21,7 @@ class Meter(models.Model):
     code = CodeField(unique=True)
     name = models.CharField(max_length=200)
     event_type = models.CharField(max_length=200)
-    aggregation = models.CharField(max_length=20, choices=[("sum", "sum"), ("count", "count")])
+    aggregation = models.CharField(max_length=20, choices=[(one, one) for one in AGGREGATIONS])
     # A dotted path, or a list of {"property", "weight"}; null for `count`.
     value_property = models.JSONField(null=True, blank=True)
     # {"path": value or [values]}: events that differ are not this meter's.
@@ -36,7 +40,7 @@ class Meter(models.Model):
     class Meta:
         constraints = [
             is_code("code", name="meter_code"),
-            one_of("aggregation", ["sum", "count"], name="meter_aggregation"),
+            one_of("aggregation", AGGREGATIONS, name="meter_aggregation"),
             models.CheckConstraint(condition=models.Q(precision__lte=12), name="meter_precision"),
             models.CheckConstraint(condition=models.Q(window_days__gte=1, window_days__lte=366), name="meter_window"),
         ]
@@ -44,6 +48,11 @@ class Meter(models.Model):
 
     def __str__(self) -> str:
         return self.code
+
+    @property
+    def is_additive(self) -> bool:
+        """Whether it sums up; else each dimension set has one value in a period, which allows no rollover and no windows."""
+        return self.aggregation in ADDITIVE
 
 
 class Tier(models.Model):

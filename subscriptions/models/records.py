@@ -28,7 +28,7 @@ class IdempotencyKey(models.Model):
 class AuditEntry(models.Model):
     """Who changed what, from what to what, and why. Append-only by trigger."""
 
-    # "staff:<user name>", "key:<prefix>" or "system".
+    # "staff:<user name>", "key:<prefix>", "shell:<name>" or "system".
     actor = models.CharField(max_length=200)
     action = models.CharField(max_length=100)
     object_type = models.CharField(max_length=100)

@@ -55,12 +55,20 @@ class Tenant(models.Model):
     metadata = models.JSONField(default=dict, blank=True)
     # A tenant on a test clock takes numbers of the TEST- series and appears in no revenue figure.
     test_clock = models.ForeignKey(TestClock, null=True, blank=True, on_delete=models.PROTECT, related_name="tenants")
+    # Wall time; set by the audit when the tenant's books do not balance. Until staff release it nothing of it is booked, closed or
+    # charged; its usage is recorded all the same.
+    parked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    parked_reason = models.TextField(blank=True, db_default="", editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
+        permissions = [("release_tenant", "Can release a parked tenant")]
         constraints = [
             is_code("code", name="tenant_code"),
             models.CheckConstraint(condition=models.Q(currency__regex="^[A-Z]{3}$"), name="tenant_currency"),
+        ]
+        indexes = [
+            models.Index(fields=["parked_at"], name="tenant_parked", condition=models.Q(parked_at__isnull=False))
         ]
 
     def __str__(self) -> str:

@@ -1,11 +1,11 @@
 """Who changed what, written in the transaction of the change itself. Entries are append-only (a trigger keeps them)."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import models
+from django.db import connection, models
 
 from subscriptions.models import AuditEntry, TierVersion
 
@@ -25,7 +25,7 @@ def record(
     Note that `actor` did `action` to `instance`.
 
     Call it inside the transaction of the change, so that neither exists without the other. `actor` is "staff:<user name>",
-    "key:<prefix>" or "system"; `action` a verb of the vocabulary ("create", "publish", "revoke"). `before` and `after` hold what
+    "key:<prefix>", "shell:<name>" or "system"; `action` a verb of the vocabulary ("create", "publish", "revoke"). `before` and `after` hold what
     changed; never put a secret into them.
     """
     return AuditEntry.objects.create(
@@ -37,6 +37,20 @@ def record(
         after=_plain(after),
         reason=reason,
     )
+
+
+def record_all(*, actor: str, action: str, after: Iterable[tuple[models.Model, Mapping[str, Any]]]) -> None:
+    """Note that `actor` did `action` to each of several things, with what each is after it, in one statement."""
+    entries = [(instance._meta.label_lower, object_id(instance)[:200], _text(values)) for instance, values in after]
+    types, ids, documents = map(list, zip(*entries, strict=True)) if entries else ([], [], [])
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO subscriptions_auditentry (actor, action, object_type, object_id, after, reason)
+            SELECT %s, %s, type, id, after, '' FROM unnest(%s::text[], %s::text[], %s::jsonb[]) AS e (type, id, after)
+            """,
+            [actor[:200], action, types, ids, documents],
+        )
 
 
 def object_id(instance: models.Model) -> str:
@@ -61,4 +75,8 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[dict[s
 
 
 def _plain(values: Mapping[str, Any] | None) -> Any:
-    return None if values is None else json.loads(json.dumps(values, cls=DjangoJSONEncoder))
+    return None if values is None else json.loads(_text(values))
+
+
+def _text(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, cls=DjangoJSONEncoder)

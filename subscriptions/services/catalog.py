@@ -79,7 +79,7 @@ def create_meter(
     """
     Make a meter. How it counts is fixed from here on: a trigger keeps it.
 
-    Raises AlreadyExists (409) for a code that is taken, AggregationNotAvailable or InvalidMeter (422) for what cannot be counted.
+    Raises AlreadyExists (409) for a code that is taken, InvalidMeter (422) for what cannot be counted.
     """
     counting = read_counting(
         aggregation=aggregation, value_property=value_property, filters=filters, dimensions=dimensions
@@ -149,12 +149,14 @@ def save_draft(*, version_id: int, document: object, expected_revision: int, act
     """
     Replace a draft whole, and return it with its revision raised.
 
-    `expected_revision` is the one that the editor has read: two editors at once cannot overwrite each other. Raises VersionPublished (409),
+    The document may have ANSWERED_MEMBERS, too, as they are: it can be read, edited and sent back. `expected_revision` is the one that the
+    editor has read: two editors at once cannot overwrite each other. Raises VersionPublished (409),
     StaleRevision (412), InvalidVersion (422) with every fault by its path.
     """
     version = _locked_draft(version_id, expected_revision)
+    shown = version_document(version)
     before = _recorded(version)
-    _write(version, read_version(document))
+    _write(version, read_version(document, answered={name: shown[name] for name in ANSWERED_MEMBERS}))
     saved = _loaded(version.pk)
     changed = audit.changes(before, _recorded(saved))
     audit.record(actor=actor, action="save_draft", instance=saved, before=changed[0], after=changed[1])

@@ -130,6 +130,7 @@ def _usage(document: object, path: str, meters: Mapping[str, Meter], reading: Re
         thresholds=_thresholds(given.get("thresholds", []), f"{path}.thresholds", reading),
     )
     _check_whole_value(draft, path, reading)
+    _check_value(draft, path, reading)
     return draft if meter and price else None
 
 
@@ -230,6 +231,18 @@ def _check_whole_value(draft: ChargeDraft, path: str, reading: Reading) -> None:
             f'must be stated as "0": a {draft.price.model} price rates the whole value, and needs a pool of its own'
         )
         reading.fault(f"{path}.included", "included_not_zero", message)
+
+
+def _check_value(draft: ChargeDraft, path: str, reading: Reading) -> None:
+    """A meter that does not add up has a value, of which nothing is left over, and no event or window has a part."""
+    if draft.meter is None or draft.meter.is_additive:
+        return
+    message = f"does not go with a meter of aggregation {draft.meter.aggregation}, which does not add up"
+    for name in ("rollover_max", "limits"):
+        if getattr(draft, name):
+            reading.fault(f"{path}.{name}", "not_additive", message)
+    if draft.price.clamps_events:
+        reading.fault(f"{path}.price", "not_additive", f"clamps each event, which {message}")
 
 
 def _check_licences(drafts: Mapping[str, ChargeDraft], reading: Reading) -> None:

@@ -50,12 +50,18 @@ def once(*, key: str | None, method: str, path: str, body: bytes, action: Callab
     Raises IdempotencyKeyRequired (400) without a key of 1 to 255 visible characters, IdempotencyKeyReuse (422) when the key came with
     another method, path or body.
     """
+    checked = checked_key(key)
+    digest = _digest(method, path, body)
+    return run_with_retries(lambda: _once(checked, digest, action))
+
+
+def checked_key(key: str | None) -> str:
+    """Return the key. Raises IdempotencyKeyRequired (400) without 1 to 255 visible characters."""
     if key is None or not 1 <= len(key) <= KEY_LENGTH_MAX or not key.isascii() or not key.isprintable():
         raise IdempotencyKeyRequired(
             "Send 1 to 255 visible ASCII characters, such as a UUID, in the header Idempotency-Key."
         )
-    digest = _digest(method, path, body)
-    return run_with_retries(lambda: _once(key, digest, action))
+    return key
 
 
 @transaction.atomic

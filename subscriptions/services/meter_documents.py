@@ -32,16 +32,6 @@ class Aggregation(StrEnum):
     UNIQUE_COUNT = "unique_count"
 
 
-AVAILABLE = (Aggregation.SUM, Aggregation.COUNT)
-
-
-class AggregationNotAvailable(Invalid):
-    """The aggregation is part of the contract, and comes with a later release."""
-
-    code = "aggregation_not_available"
-    title = "The aggregation is not available yet"
-
-
 class InvalidMeter(Invalid):
     """The document is no meter; `errors` names every fault."""
 
@@ -52,15 +42,11 @@ def read_counting(
     """
     Read what decides a meter's count, and return it in its canonical form: weights as plain strings, nothing null.
 
-    `sum` needs a value property (a dotted path, or a list of {"property", "weight"?, "money"?}), `count` has none. Raises
-    AggregationNotAvailable (422) for the aggregations of a later release, InvalidMeter (422) with every fault else.
+    `sum`, `max` and `latest` need a value property (a dotted path, or a list of {"property", "weight"?, "money"?}), `unique_count`
+    needs a path, `count` has none. Raises InvalidMeter (422) with every fault.
     """
     reading = Reading()
     chosen = reading.choice(aggregation, "aggregation", Aggregation)
-    if chosen is not None and chosen not in AVAILABLE:
-        message = f"comes with a later release; there are {', '.join(AVAILABLE)}"
-        errors = [("aggregation", AggregationNotAvailable.code, message)]
-        raise AggregationNotAvailable(f"The aggregation {chosen} {message}.", errors=errors)
     counting = {
         "aggregation": str(chosen),
         "value_property": _value_property(value_property, chosen, reading),
@@ -79,9 +65,9 @@ def _value_property(value: object, aggregation: Aggregation | None, reading: Rea
             reading.fault(path, "not_allowed", "does not belong to a count, which counts events")
         return None
     if value is None:
-        reading.fault(path, "required", "is required in a sum: a dotted path, or a list of weighted properties")
+        reading.fault(path, "required", "is required: a dotted path, or a list of weighted properties")
         return None
-    if isinstance(value, str):
+    if isinstance(value, str) or aggregation is Aggregation.UNIQUE_COUNT:
         return _dotted(value, path, reading)
     weighted = [
         _weighted(document, f"{path}.{index}", reading)

@@ -1,8 +1,12 @@
 """What the world is to be told, written in the transaction in which it happened. Sending it is not this module's work."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from django.db import connection
+
+from billing_site.database import uuid7s
 from subscriptions.models import OutboxMessage, Tenant
 
 
@@ -13,3 +17,21 @@ def write(*, tenant: Tenant, type: str, payload: Mapping[str, Any]) -> OutboxMes
     Call it inside the transaction of what it tells. `payload` is JSON-safe: amounts and quantities as strings.
     """
     return OutboxMessage.objects.create(tenant=tenant, type=type, payload=dict(payload))
+
+
+def write_all(*, type: str, payloads: Iterable[tuple[Tenant, Mapping[str, Any]]]) -> None:
+    """Queue a message of one type about each of several tenants, in one statement."""
+    messages = list(payloads)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO subscriptions_outboxmessage (public_id, tenant_id, type, payload)
+            SELECT id, tenant_id, %s, payload FROM unnest(%s::uuid[], %s::bigint[], %s::jsonb[]) AS m (id, tenant_id, payload)
+            """,
+            [
+                type,
+                uuid7s(len(messages)),
+                [tenant.pk for tenant, _ in messages],
+                [json.dumps(payload) for _, payload in messages],
+            ],
+        )

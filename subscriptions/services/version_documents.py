@@ -5,7 +5,7 @@ Owns what a draft may say, and which of it can be published already. Its fields 
 own prices (`core.price_documents`) nor rows (`catalog`).
 
 A fault is named by its path ("charges.0.price.bands.1.up_to"), a code and a message. Beside the codes of prices there are: unknown_currency,
-too_fine, not_text, too_long, invalid_code, does_not_exist, not_a_dimension, duplicate, ambiguous, included_not_zero, not_a_value.
+too_fine, not_text, too_long, invalid_code, does_not_exist, not_a_dimension, duplicate, ambiguous, included_not_zero, not_a_value, read_only.
 """
 
 from collections.abc import Mapping
@@ -133,18 +133,21 @@ class VersionDraft:
     features: dict[str, Any]
 
 
-def read_version(document: object) -> VersionDraft:
+def read_version(document: object, *, answered: Mapping[str, Any] | None = None) -> VersionDraft:
     """
     Read a version document, or name all that is wrong with it.
 
     Only `currency` is required; what is absent or null has the default that the contract shows first: a month from the anniversary, no
-    fee, no trial. Numbers may be strings or JSON numbers that were decoded as int or Decimal; a float is refused. Raises InvalidVersion
-    (422), with up to 500 faults.
+    fee, no trial. Numbers may be strings or JSON numbers that were decoded as int or Decimal; a float is refused. `answered` has the
+    members that we set ourselves: a document that was read, edited and sent back has them too, and they must be as they are there. Raises
+    InvalidVersion (422), with up to 500 faults.
     """
     reading = Reading()
-    given = reading.members(document, path="", known=VERSION_FIELDS)
+    answered = answered or {}
+    given = reading.members(document, path="", known=(*VERSION_FIELDS, *answered))
     values: dict[str, Any] = {}
     if given is not None:
+        _check_unchanged(given, answered, reading)
         values = {
             "currency": _currency(given.get("currency"), reading),
             "interval": reading.choice(given.get("interval", Interval.MONTH), "interval", Interval),
@@ -192,6 +195,13 @@ def check_publishable(document: Mapping[str, Any]) -> None:
             reading.fault(f"{path}.rollover_max", TermsNotAvailable.code, message)
     if reading.faults:
         raise TermsNotAvailable("The draft has terms that this release cannot carry out.", errors=reading.faults)
+
+
+def _check_unchanged(given: Mapping[str, Any], answered: Mapping[str, Any], reading: Reading) -> None:
+    for name, value in answered.items():
+        # Of one type, too: true is no 1.
+        if name in given and (type(given[name]), given[name]) != (type(value), value):
+            reading.fault(name, "read_only", "is set by us: leave it out, or as it was answered")
 
 
 def _currency(value: object, reading: Reading) -> str | None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from billing_site.console.books import INVARIANTS, breaches
+from invoices.selectors.books import INVARIANTS, breaches
 
 
 class Command(BaseCommand):
@@ -16,7 +16,8 @@ class Command(BaseCommand):
         """Run every invariant in one snapshot."""
         found = breaches()
         for breach in found:
-            self.stdout.write(f"{breach.invariant}: {breach.row} (must hold: {breach.says})")
+            whose = f"tenant {breach.tenant}: " if breach.tenant else ""
+            self.stdout.write(f"{breach.invariant}: {whose}{breach.row} (must hold: {breach.says})")
         if found:
             raise CommandError(f"The books are not right: {len(found)} rows break an invariant.")
         self.stdout.write(f"The books are right: {len(INVARIANTS)} invariants hold.")

@@ -7,6 +7,9 @@ from django.core.management import call_command, get_commands
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import connection
 
+from metering.services.partitions import ensure_partitions
+from subscriptions.selectors.clock import wall_now
+
 
 class Command(BaseCommand):
     """Runs before the first process of every start; on a database that is up to date it changes nothing."""
@@ -29,6 +32,8 @@ class Command(BaseCommand):
             demo_marker.touch()
         self.stdout.write("Bringing the database up to date …")
         call_command("migrate", interactive=False, verbosity=0)
+        # Before the first event: a month whose events lie in the default partition gets none of its own any more.
+        ensure_partitions(today=wall_now().date())
         call_command("bootstrap", stdout=self.stdout)
         if demo_marker and demo_marker.exists():
             call_command("demo", stdout=self.stdout)

@@ -1,0 +1,39 @@
+"""The staff site itself: its name, and what Django's own pages of it leave out."""
+
+from typing import Any
+
+from django.contrib.admin import AdminSite
+from django.contrib.admin.apps import AdminConfig
+from django.db import transaction
+from django.db.models import Model
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+
+
+class StaffSiteConfig(AdminConfig):
+    """Django's admin, with our site as its only one."""
+
+    default_site = "billing_site.console.staff_site.StaffSite"
+
+
+class StaffSite(AdminSite):
+    """Django's site under the product's name; a password that its owner changes leaves an audit entry."""
+
+    site_title = site_header = "Tierbook"
+    index_title = "Staff pages"
+
+    # The stub knows only of the form that is shown again.
+    def password_change(  # type: ignore[override]
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Change the user's own password and record that it was changed, in one transaction. Never a value."""
+        # Neither can be imported while Django still loads the apps.
+        from billing_site.staff import actor_of
+        from subscriptions.services import audit
+
+        with transaction.atomic():
+            response: HttpResponse = super().password_change(request, extra_context)
+            user = request.user
+            if isinstance(response, HttpResponseRedirect) and isinstance(user, Model):
+                after = {"name": user.get_username(), "changes": "own password"}
+                audit.record(actor=actor_of(request), action="update", instance=user, after=after)
+            return response
