@@ -1,6 +1,6 @@
 # One line of help per target stands behind its name: `make help` prints them.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench
+.PHONY: help run test faults faults-of-processes faults-in-stories lint bench
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -24,14 +24,26 @@ test: lint ## Check the code and run every test, on servers of its own
 	@$(production) $(python) manage.py check --deploy --fail-level WARNING
 	@$(python) -m pytest
 
+faults: $(VENV)/installed-dev ## Run the long forms of the fault suites, which make test leaves out; prints what was found per fault
+	@$(MAKE) --keep-going faults-of-processes faults-in-stories
+
+faults-of-processes:
+	@$(python) -m pytest -m long --ignore tests/faults/test_simulator.py
+
+faults-in-stories: # 200 seeded stories, in two processes
+	@$(MAKE) --keep-going --jobs 2 stories-0-99 stories-100-199
+
+stories-%:
+	@SIM_SEEDS=$* $(python) -m pytest -m long tests/faults/test_simulator.py
+
 lint: $(VENV)/installed-dev ## Check style, import contracts and types
 	@$(python) -m ruff check .
 	@$(python) -m ruff format --check .
 	@$(VENV)/bin/lint-imports
 	@$(offline) $(python) -m mypy
 
-bench: $(VENV)/installed ## Measure ingestion, each figure as a ratio to a floor in the same run
-	@$(python) -m benchmarks
+bench: $(VENV)/installed ## Measure, each figure as a ratio to a floor in the same run (ARGS="--only hot --rounds 2")
+	@$(python) -m benchmarks $(ARGS)
 
 $(VENV)/installed: requirements.txt
 	@sh .ci/install $(PYTHON) $(VENV) requirements.txt

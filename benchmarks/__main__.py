@@ -1,97 +1,67 @@
 """
-`make bench`: ingestion against a floor and a naive baseline, in one run, on servers of its own.
+`make bench`: one run, one table, on servers of its own.
 
-Each row is the median of interleaved rounds. Only ratios count: absolute figures depend on the neighbours. The servers are durable (fsync on),
-as in production. Prints a table and writes it to `benchmarks/results.md`.
+    python -m benchmarks --only single-64 batch-1000 hot --rounds 3
+
+Prints the table, and writes it to `benchmarks/results.md` unless only some rows were asked for.
 """
 
+import argparse
 import os
-import platform
-import statistics
+import signal
+import sys
 import tempfile
-import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 
-ROUNDS = 5
-BATCH = 1000
-SINGLES = 200
-HOT = 400
-THREADS = 64
+from benchmarks.stage import Stage
 
-
-def main() -> None:
-    """Start the servers, measure, and write the table."""
-    from billing_site.embedded import servers
-
-    with tempfile.TemporaryDirectory(prefix="tierbook-bench-") as directory:
-        data_dir = Path(directory)
-        data_dir.chmod(0o711)
-        with servers(data_dir) as running:
-            os.environ.update(
-                DATABASE_URL=running.database_url,
-                REDIS_URL=running.redis_url,
-                SECRET_KEY=running.secret_key,
-                DJANGO_SETTINGS_MODULE="billing_site.settings",
-                ENV_FILE="",
-                LOG_LEVEL="ERROR",
-            )
-            table = _measure()
-    print(table)
-    (Path(__file__).parent / "results.md").write_text(table)
+# "single" and "batch" are all that begin so.
+NAMES = (
+    *("single", "single-1", "single-32", "single-64", "single-128", "batch", "batch-100", "batch-1000", "hot", "mixed"),
+    *("duplicates", "balances", "redis", "closing", "growth"),
+)
+RESULTS = Path(__file__).parent / "results.md"
 
 
-def _measure() -> str:
-    import django
+def main() -> int:
+    """Start the servers, measure, print, and write the table; return the exit status: 1 where the books are not exact."""
+    options = _options()
+    signal.signal(signal.SIGTERM, _end)
+    with tempfile.TemporaryDirectory(prefix="tierbook-bench-") as name:
+        directory = Path(name)
+        directory.chmod(0o711)  # root's servers step down to another account, which has to pass
+        with Stage(directory) as stage:
+            os.environ.update(stage.environment())
+            import django
 
-    django.setup()
-    from django.core.management import call_command
+            django.setup()
+            from benchmarks.run import Run
 
-    call_command("migrate", verbosity=0)
-    from benchmarks.paths import Bench
-
-    bench = Bench()
-    rates: dict[str, list[float]] = {}
-
-    def timed(name: str, events: int, action: Callable[[], None]) -> None:
-        started = time.perf_counter()
-        action()
-        rates.setdefault(name, []).append(events / (time.perf_counter() - started))
-
-    with ThreadPoolExecutor(THREADS) as threads:
-        for _ in range(ROUNDS + 1):
-            for name, size in (("batch 1000", BATCH), ("batch 100", 100)):
-                timed(f"{name}: floor (unnest)", size, bench.floor(size))
-                timed(f"{name}: full path", size, bench.full_path(size))
-            timed("batch 1000: naive", BATCH // 5, bench.naive(BATCH // 5))
-            timed("single: full path", SINGLES, bench.singles(SINGLES))
-            timed("single: naive", SINGLES, bench.naive(SINGLES))
-            timed("hot tenant, 64 at once: group commit", HOT, bench.hot(HOT, threads))
-            timed("hot tenant, 64 at once: naive", HOT // 2, bench.hot_naive(HOT // 2, threads))
-    medians = {name: statistics.median(found[1:]) for name, found in rates.items()}  # the first round warms up
-    return _table(medians)
+            page, exact = Run(stage, options).measure()
+    print(page)
+    if not options.only:
+        RESULTS.write_text(page)
+    return 0 if exact else 1
 
 
-def _table(medians: dict[str, float]) -> str:
-    compared = [
-        ("batch 1000: full path", "batch 1000: floor (unnest)"),
-        ("batch 1000: full path", "batch 1000: naive"),
-        ("batch 100: full path", "batch 100: floor (unnest)"),
-        ("single: full path", "single: naive"),
-        ("hot tenant, 64 at once: group commit", "hot tenant, 64 at once: naive"),
-    ]
-    lines = [
-        "# Ingestion, measured",
-        "",
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}.",
-    ]
-    lines += ["", "| path | against | ratio | events/s | events/s |", "|---|---|---|---|---|"]
-    for ours, theirs in compared:
-        ratio = medians[ours] / medians[theirs]
-        lines.append(f"| {ours} | {theirs} | {ratio:.2f} | {medians[ours]:,.0f} | {medians[theirs]:,.0f} |")
-    return "\n".join(lines) + "\n"
+def _end(number: int, frame: FrameType | None) -> None:
+    """Unwind, so that servers and files go."""
+    sys.exit(128 + number)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure ratios, side by side.")
+    parser.add_argument("--only", nargs="+", choices=NAMES, metavar="NAME", help=f"these rows: {', '.join(NAMES)}")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds after the first, which warms up (default: 5)")
+    parser.add_argument("--seconds", type=float, default=0.7, help="about how long each path runs in a round (0.7)")
+    parser.add_argument("--periods", type=int, default=2000, help="at most so many periods are closed (default: 2,000)")
+    parser.add_argument("--minutes", type=float, default=6, help="fewer rounds where they would take longer (6)")
+    parser.add_argument(
+        "--growth", type=int, nargs="*", metavar="EVENTS", help="with so many events stored, too (1 and 5 million)"
+    )
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""The endpoints: one event in a transaction of its own, and a batch by `bulk_create`."""
+
+from collections import Counter
+
+from django.db import IntegrityError, connection, transaction
+from rest_framework.parsers import JSONParser
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from benchmarks.naive.models import NaiveBalance, NaiveEvent
+from benchmarks.naive.serializers import ALIAS, LeanEventSerializer, NaiveEventSerializer
+from subscriptions.api.authentication import ApiKeyAuthentication, KeyHolder
+from subscriptions.models import Meter, Tenant
+from subscriptions.selectors.keys import KeyInfo
+
+
+class NaiveAuthentication(ApiKeyAuthentication):
+    """The product's keys. Looking one up must not hold one of the pool's few connections while the view waits for its row."""
+
+    def authenticate(self, request: Request) -> tuple[KeyHolder, KeyInfo]:
+        """Return the caller and its key."""
+        found = super().authenticate(request)
+        connection.close()
+        return found
+
+
+class NaiveEvents(APIView):
+    """Single events."""
+
+    authentication_classes = (NaiveAuthentication,)
+    parser_classes = (JSONParser,)
+    renderer_classes = (JSONRenderer,)
+    required_scopes = {"POST": "ingest"}
+
+    def post(self, request: Request) -> Response:
+        """Store the event and count it under the balance's lock."""
+        serializer = NaiveEventSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        event = NaiveEvent(**serializer.validated_data)
+        try:
+            with transaction.atomic(using=ALIAS):
+                tenant = Tenant.objects.using(ALIAS).get(code=event.subject)
+                meter = Meter.objects.using(ALIAS).get(event_type=event.type)
+                event.save(using=ALIAS, force_insert=True)
+                balance = NaiveBalance.objects.using(ALIAS).select_for_update().get(subject=tenant.code)
+                balance.count(event.data[meter.value_property])
+                balance.save(using=ALIAS)
+        except IntegrityError:
+            return Response({"duplicate": True})
+        return Response({**serializer.data, "used": balance.used, "overage": balance.overage}, status=202)
+
+
+class NaiveBatch(APIView):
+    """Batches, with the serializer of single events."""
+
+    serializer: type[NaiveEventSerializer] = NaiveEventSerializer
+    authentication_classes = (NaiveAuthentication,)
+    parser_classes = (JSONParser,)
+    renderer_classes = (JSONRenderer,)
+    required_scopes = {"POST": "ingest"}
+
+    def post(self, request: Request) -> Response:
+        """Store the events that are new, and count them: one lock for each subject."""
+        serializer = self.serializer(data=request.data, many=True)
+        serializer.is_valid(raise_exception=True)
+        events = {(one["subject"], one["source"], one["event_id"]): one for one in serializer.validated_data}
+        with transaction.atomic(using=ALIAS):
+            types = {one["type"] for one in serializer.validated_data}
+            meters = {meter.event_type: meter for meter in Meter.objects.using(ALIAS).filter(event_type__in=types)}
+            stored = NaiveEvent.objects.using(ALIAS)
+            known = stored.filter(
+                subject__in={subject for subject, _, _ in events}, event_id__in={event_id for _, _, event_id in events}
+            )
+            for key in known.values_list("subject", "source", "event_id"):
+                events.pop(key, None)
+            stored.bulk_create(NaiveEvent(**one) for one in events.values())
+            used: Counter[str] = Counter()
+            for one in events.values():
+                used[one["subject"]] += one["data"][meters[one["type"]].value_property]
+            balances = NaiveBalance.objects.using(ALIAS).select_for_update().filter(subject__in=used)
+            for balance in balances.order_by("pk"):
+                balance.count(used[balance.subject])
+                balance.save(using=ALIAS)
+        return Response({"accepted": len(events)}, status=202)
+
+
+class LeanBatch(NaiveBatch):
+    """Batches after somebody has found the thousand questions that DRF asks for each."""
+
+    serializer = LeanEventSerializer

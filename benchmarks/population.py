@@ -1,0 +1,111 @@
+"""What must be there before anything is measured: the catalogue, a key, and tenants by the thousand."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import psycopg
+from django.db import connections
+from django.db.models import Q, Sum
+
+from benchmarks import events
+from benchmarks.cloning import MODELS, Copies, rows_of
+from benchmarks.naive.models import NaiveBalance, NaiveEvent
+from invoices.services.subscribing import start_subscription
+from metering.models import MeterBalance
+from subscriptions.models import BillingPeriod, Tenant, TierVersion
+from subscriptions.services import catalog, keys, tenants
+
+ACTOR = "system"
+INCLUDED = 10_000
+PRICE = {"model": "per_unit", "unit_amount": "0.0002"}
+FEW = 100  # tenants that single events and batches are spread over
+MANY = 10_000
+HOT = "hot"
+NAIVE_HOT = "naive-hot"
+
+
+def build(administrator: psycopg.Connection) -> str:
+    """Make the catalogue, the tenants, the naive tables and an API key; return the key."""
+    now = datetime.now(tz=UTC)
+    version = publish("bench", meters={"tokens": events.TYPE}, now=now)
+    for code in (HOT, NAIVE_HOT, "direct-0", "direct-1"):
+        subscribe(code, version=version, starts_at=now - timedelta(hours=1), now=now)
+    copied = subscribe("many", version=version, starts_at=now - timedelta(hours=1), now=now)
+    clone(administrator, copied, copies=MANY)
+    with connections["naive"].schema_editor() as editor:
+        for model in (NaiveEvent, NaiveBalance):
+            editor.create_model(model)
+    balances = [NaiveBalance(subject=code, included=INCLUDED) for code in [NAIVE_HOT, *many_tenants()]]
+    NaiveBalance.objects.using("naive").bulk_create(balances)
+    _, secret = keys.issue_key(name="bench", scopes=["ingest", "read", "manage"], actor=ACTOR)
+    return secret
+
+
+def many_tenants() -> list[str]:
+    """Return the codes of the tenants that were copied."""
+    return [f"many-{number}" for number in range(1, MANY + 1)]
+
+
+def publish(code: str, *, meters: dict[str, str], now: datetime) -> TierVersion:
+    """Publish a monthly tier that charges for meters, which are made: code and type of event."""
+    for meter, event_type in meters.items():
+        catalog.create_meter(
+            code=meter,
+            name=meter,
+            event_type=event_type,
+            aggregation="sum",
+            value_property="total_tokens",
+            actor=ACTOR,
+        )
+    tier = catalog.create_tier(code=code, name=code, actor=ACTOR)
+    document = {
+        "currency": "USD",
+        "interval": "month",
+        "fee": "99.00",
+        "charges": [{"kind": "usage", "meter": meter, "included": str(INCLUDED), "price": PRICE} for meter in meters],
+    }
+    draft = catalog.create_version(tier=tier, actor=ACTOR, document=document)
+    return catalog.publish(version_id=draft.pk, now=now - timedelta(days=90), actor=ACTOR)
+
+
+def subscribe(code: str, *, version: TierVersion, starts_at: datetime, now: datetime) -> Tenant:
+    """Make a tenant and subscribe it."""
+    tenant = tenants.create_tenant(code=code, name=code, actor=ACTOR)
+    start_subscription(tenant=tenant, version=version, starts_at=starts_at, anchor_at=starts_at, now=now, actor=ACTOR)
+    return tenant
+
+
+def clone(administrator: psycopg.Connection, tenant: Tenant, *, copies: int, **values: str) -> Copies:
+    """
+    Copy a tenant with all that it has; past the triggers, which would refuse finished invoices.
+
+    `values` are SQL for columns of periods that differ from the original's.
+    """
+    made = Copies(administrator, rows_of(tenant.pk))
+    for model in MODELS:
+        if model in made.rows:
+            differing = values if model is BillingPeriod else {}
+            made.insert(administrator, model, first=1, last=copies, **differing)
+    made.reserve(administrator, copies)
+    administrator.execute(f"ANALYZE {', '.join(model._meta.db_table for model in made.rows)}")
+    return made
+
+
+def used() -> Decimal:
+    """Return what the product counted for the tenants that are used over HTTP."""
+    balances = MeterBalance.objects.filter(Q(tenant__code=HOT) | Q(tenant__code__startswith="many-"))
+    return balances.aggregate(used=Sum("used"))["used"]
+
+
+def naive_used() -> Decimal:
+    """Return what the naive views counted."""
+    return NaiveBalance.objects.using("naive").aggregate(used=Sum("used"))["used"]
+
+
+def hot_positions() -> dict[str, tuple[Decimal, Decimal, Decimal]]:
+    """Return used, covered and overage of the hot tenants."""
+    naive = NaiveBalance.objects.using("naive").get(subject=NAIVE_HOT)
+    return {
+        HOT: MeterBalance.objects.values_list("used", "covered", "overage").get(tenant__code=HOT),
+        NAIVE_HOT: (naive.used, naive.used - naive.overage, naive.overage),
+    }
