@@ -100,10 +100,10 @@ def run(plan: Plan) -> None:
         environment = stack.enter_context(_environment(plan, started))
         _prepare(plan, environment)
         running = list(started.children())
-        for name, command in _commands(plan).items():
+        for name, command in commands(plan).items():
             log = plan.data_dir / "logs" / f"{name}.log"
             running.append(stack.enter_context(child(name, command, log=log, cwd=BASE_DIR, env=environment)))
-        wait_until(lambda: _page_answers(plan), running=running, timeout=PAGE_SECONDS, what=f"Port {plan.port}")
+        wait_until(lambda: page_answers(plan), running=running, timeout=PAGE_SECONDS, what=f"Port {plan.port}")
         print(_welcome(plan, seconds=time.monotonic() - began), flush=True)
         watch(running)
 
@@ -113,7 +113,7 @@ def _own_servers(plan: Plan) -> str:
     return " and ".join(name for name, url in given.items() if not url) or "with the servers that are given"
 
 
-def _commands(plan: Plan) -> Mapping[str, Sequence[str]]:
+def commands(plan: Plan) -> Mapping[str, Sequence[str]]:
     """Return the commands of the web server, the worker of all queues, and the scheduler, by name."""
     celery = [sys.executable, "-m", "celery", "--app", "billing_site.celery"]
     return {
@@ -179,7 +179,8 @@ def _require_free_port(plan: Plan) -> None:
             ) from None
 
 
-def _page_answers(plan: Plan) -> bool:
+def page_answers(plan: Plan) -> bool:
+    """Whether the web server is up, and reaches what it needs."""
     host = "127.0.0.1" if plan.host == "0.0.0.0" else plan.host
     request = Request(f"http://{host}:{plan.port}/readyz", headers={"Host": urlsplit(plan.site_url).netloc})
     try:

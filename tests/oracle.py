@@ -107,6 +107,26 @@ def position(events: Iterable[Event], grants: Sequence[Grant]) -> Position:
     return result
 
 
+def late(closed: Position, changes: Sequence[tuple[Event, int]]) -> Position:
+    """
+    Return where a closed period stands after what came late, in its order: events (1), and events taken back (-1).
+
+    Burns are frozen: late usage is overage. What is taken back lowers the overage first, then the cover, which nobody gets again. Which
+    event is uncovered is no longer told; the sum is. So the period must be one stretch: one version, and no grant that ends within it.
+    """
+    used, overage = closed.used, closed.overage
+    events = [event for event, _ in closed.uncovered]
+    for event, sign in changes:
+        used += sign * Fraction(event.quantity)
+        overage = max(overage + sign * Fraction(event.quantity), Fraction(0))
+        if sign > 0:
+            events.append(event)
+        else:
+            events.remove(event)
+    uncovered = [(event, overage if number == 0 else Fraction(0)) for number, event in enumerate(events)]
+    return Position(used, used - overage, overage, dict(closed.burns), uncovered)
+
+
 def burns_before(grant: Grant) -> tuple[object, ...]:
     """Priority, soonest expiry (never last), promotional before paid, oldest, id."""
     return (
@@ -126,12 +146,15 @@ def bill(
 
     Events outside it burn grants, and are not priced.
     """
+    return bill_position(position(events, grants), grants, versions, ends_at=ends_at)
+
+
+def bill_position(
+    stand: Position, grants: Sequence[Grant], versions: Sequence[Version], *, ends_at: datetime = FAR_FUTURE
+) -> Bill:
+    """Price the overage of a position, which may be that of a closed period after late usage."""
     starts_at = min(version.starts_at for version in versions)
-    uncovered = [
-        (event, overage)
-        for event, overage in position(events, grants).uncovered
-        if starts_at <= event.occurred_at < ends_at
-    ]
+    uncovered = [(event, overage) for event, overage in stand.uncovered if starts_at <= event.occurred_at < ends_at]
     shares = spread_in_time_order(uncovered, grants, versions, starts_at)
     result = Bill()
     for number, (version, share) in enumerate(shares):

@@ -1,27 +1,21 @@
 """Hostile requests that no test client can send: their bytes go to a real server (rows EV-body-39, EV-body-40, AUTH-16)."""
 
+import gzip
 import json
 import socket
 import time
-from collections.abc import Iterator
 
 import pytest
 
+from subscriptions.models import Tier
 from subscriptions.services.keys import issue_key
-from tests.faults.test_web_processes import Web
+from tests.faults.installation import Installation
 from tests.world import make_world
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture
-def web(transactional_db: None) -> Iterator[Web]:
-    running = Web()
-    yield running
-    running.stop()
-
-
-def ask(web: Web, *parts: bytes, seconds: float = 3) -> tuple[bytes, bool]:
+def ask(web: Installation, *parts: bytes, seconds: float = 3) -> tuple[bytes, bool]:
     """Send the parts, and return all that comes back, with whether the server closed the connection."""
     with socket.create_connection(("127.0.0.1", web.port), timeout=seconds) as connection:
         for part in parts:
@@ -35,6 +29,15 @@ def ask(web: Web, *parts: bytes, seconds: float = 3) -> tuple[bytes, bool]:
         return answer, True
 
 
+# One byte more than a body may have. Nothing follows that the server would have to leave unread.
+TOO_MANY_CHUNKS = [b"100000\r\n" + b" " * 0x100000 + b"\r\n"] * 5 + [b"1\r\n \r\n0\r\n\r\n"]
+
+
+def chunks(*parts: bytes) -> bytes:
+    """Return a chunked body."""
+    return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+
+
 def test_lengths_that_lie_chunks_and_headers_that_stand_twice(web):
     world = make_world()
     _, secret = issue_key(name="test", scopes=["ingest"], actor="system")
@@ -42,7 +45,6 @@ def test_lengths_that_lie_chunks_and_headers_that_stand_twice(web):
     head = b"POST /api/v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" + authorization
     event = {"id": "x", "subject": world.tenant.code, "type": "llm.completion", "data": {"total_tokens": 1}}
     body = json.dumps(event).encode()
-    chunked = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:40], body[40:])) + b"0\r\n\r\n"
 
     # EV-body-39: the rest of the body is not taken for another request: the connection is closed.
     answer, closed = ask(web, head + b"Content-Length: 5\r\n\r\n" + body)
@@ -62,9 +64,39 @@ def test_lengths_that_lie_chunks_and_headers_that_stand_twice(web):
         assert answer.startswith(b"HTTP/1.1 400 ")
     assert world.position() == ("0", "0", "0")
 
-    answer, _ = ask(web, head + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked)
+    answer, _ = ask(
+        web, head + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks(body[:40], body[40:])
+    )
     assert answer.startswith(b"HTTP/1.1 202 "), answer
-    too_many = [b"100000\r\n" + b" " * 0x100000 + b"\r\n"] * 6
-    answer, _ = ask(web, head + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n", *too_many, b"0\r\n\r\n")
+    answer, _ = ask(web, head + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n", *TOO_MANY_CHUNKS)
     assert answer.startswith(b"HTTP/1.1 413 "), answer
     assert world.position() == ("1", "1", "0")
+
+
+def test_chunked_bodies_are_read_by_every_door_and_none_is_read_without_a_key(web):
+    _, secret = issue_key(name="test", scopes=["manage"], actor="system")
+    head = b"POST /api/v1/tiers HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    head += b"Transfer-Encoding: chunked\r\n"
+    key = f"Authorization: Bearer {secret}\r\n\r\n".encode()
+
+    answer, _ = ask(web, head + key + chunks(b'{"code": "growth",', b' "name": "Growth"}'))
+    assert answer.startswith(b"HTTP/1.1 201 "), answer
+    answer, _ = ask(
+        web, head + b"Content-Encoding: gzip\r\n" + key + chunks(gzip.compress(b'{"code": "packed", "name": "P"}'))
+    )
+    assert answer.startswith(b"HTTP/1.1 201 "), answer
+    assert set(Tier.objects.values_list("code", "name")) == {("growth", "Growth"), ("packed", "P")}
+
+    answer, _ = ask(web, head + key + chunks(b'{"code": "half"'))
+    assert answer.startswith(b"HTTP/1.1 400 "), answer
+    answer, _ = ask(web, head + key + chunks())  # no body
+    assert answer.startswith(b"HTTP/1.1 422 "), answer
+    answer, _ = ask(web, head + key, *TOO_MANY_CHUNKS)
+    assert answer.startswith(b"HTTP/1.1 413 "), answer
+
+    # Its chunks never end: who waits for them before looking at the key never answers.
+    began = time.monotonic()
+    answer, _ = ask(web, head + b"\r\n" + b"1\r\n{\r\n")
+    assert answer.startswith(b"HTTP/1.1 401 "), answer
+    assert time.monotonic() - began < 3
+    assert Tier.objects.count() == 2

@@ -14,6 +14,8 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests.processes import command_of, descendants_of, is_running
+
 ROOT = Path(__file__).parents[2]
 NOT_INHERITED = {"DATABASE_URL", "REDIS_URL", "SECRET_KEY", "SITE_URL", "DATA_DIR", "DJANGO_SETTINGS_MODULE"}
 
@@ -138,23 +140,3 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(launch):
     assert (
         f"127.0.0.1:{port} cannot be used (Address already in use). Choose another: PORT={port + 1}" in completed.stderr
     )
-
-
-def descendants_of(process_id):
-    children = [
-        int(child)
-        for task in Path(f"/proc/{process_id}/task").iterdir()
-        for child in (task / "children").read_text().split()
-    ]
-    return [*children, *(one for child in children for one in descendants_of(child))]
-
-
-def command_of(process_id):
-    return Path(f"/proc/{process_id}/cmdline").read_bytes()
-
-
-def is_running(process_id):
-    try:
-        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
