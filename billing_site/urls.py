@@ -6,7 +6,7 @@ from django.views.generic import TemplateView
 from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiJsonRenderer2, OpenApiYamlRenderer
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
-from billing_site.console import health
+from billing_site.console import health, metrics
 
 # JSON first: whoever names no type gets what every reader of YAML reads too.
 SCHEMA_FORMS = [OpenApiJsonRenderer2, OpenApiJsonRenderer, OpenApiYamlRenderer]
@@ -21,6 +21,7 @@ urlpatterns = [
     path("api/v1/", include("invoices.api.urls")),
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
+    path("metrics", metrics.metrics, name="metrics"),
 ]
 
 handler400 = "billing_site.http.middleware.handler400"

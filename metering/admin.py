@@ -1,6 +1,5 @@
 """Staff pages of usage: events, balances, the ledger and what was booked. Nothing is edited here."""
 
-import json
 from typing import Any
 from uuid import UUID
 
@@ -9,14 +8,64 @@ from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from billing_site.staff import ReadOnlyAdmin, actor_of
+from billing_site.staff import (
+    PARKED,
+    ReadOnlyAdmin,
+    actor_of,
+    components_table,
+    either,
+    link,
+    number,
+    readable,
+    shown,
+    table,
+    to_the_second,
+    unbroken,
+)
+from metering.core.measuring import dimension_set
 from metering.models import CreditGrant, LedgerEntry, MeterBalance, OverageCharge, UsageEvent
-from metering.selectors.events import find_event, unmatched_events
+from metering.selectors.event_details import EventDetail, event_detail
+from metering.selectors.events import decode_data, find_event, unmatched_events
 from metering.services.replaying import replay_events
+from subscriptions.core.money import plain
+from subscriptions.models import BillingPeriod
 from subscriptions.selectors.clock import wall_now
 from subscriptions.services import audit
 
 _BY_TENANT = "A tenant's id, written out in full."
+
+
+def _quantity(name: str) -> Any:
+    """Return the column of a quantity."""
+    return shown(name.replace("_", " "), lambda row: number(plain(getattr(row, name))), order=name)
+
+
+def _dimensions(key: str) -> str:
+    """Return a dimension set, which is stored as canonical JSON, as words."""
+    return readable(dict(dimension_set(key))) if key else "–"
+
+
+def _period(period: BillingPeriod) -> str:
+    return unbroken(_days(period))
+
+
+def _days(period: BillingPeriod) -> str:
+    return f"{period.starts_at:%Y-%m-%d} – {period.ends_at:%Y-%m-%d}"
+
+
+def _pool_name(balance: MeterBalance) -> str:
+    return f"{balance.meter} ({_dimensions(balance.pool)})" if balance.pool else balance.meter.code
+
+
+def _state(balance: MeterBalance) -> str:
+    if balance.parked_at is not None:
+        return "parked"
+    return "closed" if balance.closed_at is not None else "open"
+
+
+_dimensions_column = shown("dimensions", lambda row: _dimensions(row.dimension_key))
+_balance_column = shown("period (UTC)", lambda row: link(row.balance, _period(row.balance.period)))
+_meter_column = shown("meter", lambda row: row.balance.meter.code)
 
 
 class Unmatched(admin.SimpleListFilter):
@@ -38,13 +87,30 @@ class Unmatched(admin.SimpleListFilter):
 class UsageEventAdmin(ReadOnlyAdmin):
     """Reported facts, by tenant or by what was left uncounted: listing all of them would read every partition."""
 
-    list_display = ["id", "subject", "source", "event_id", "type", "occurred_at", "unmatched_code"]
+    list_display = ["event_id", "subject", "source", "type", "occurred_at", "unmatched_code"]
     ordering = ["-id"]
     list_filter = [Unmatched]
     search_fields = ["subject__exact"]
     search_help_text = "Enter a tenant's id in full, or choose “not counted”; events are not listed otherwise."
     actions = ["count_again"]
     row_buttons = False
+    _times = [
+        shown("occurred at", lambda event: to_the_second(event.occurred_at)),
+        shown("recorded at", lambda event: to_the_second(event.recorded_at)),
+    ]
+    fields = [
+        "id",
+        "subject",
+        "source",
+        "event_id",
+        "type",
+        *_times,
+        "time_was_sent",
+        "content",
+        "counted_as",
+        "unmatched_code",
+    ]
+    readonly_fields = [*_times, "content", "counted_as"]
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
@@ -61,6 +127,29 @@ class UsageEventAdmin(ReadOnlyAdmin):
         except ValueError:
             return None
 
+    @admin.display(description="data")
+    def content(self, event: UsageEvent) -> Any:
+        """Show the event's properties, numbers exactly as stored."""
+        return table(("property", "value"), decode_data(self._detail(event).event.data_text).items())  # type: ignore[attr-defined]
+
+    @admin.display(description="counted as")
+    def counted_as(self, event: UsageEvent) -> Any:
+        """Show what the event was counted as, by which meter and in which period."""
+        rows = (
+            (
+                counted.kind,
+                link(counted.balance, counted.balance.meter.code),
+                readable(dict(counted.dimensions)),
+                number(plain(counted.quantity)),
+                _period(counted.balance.period),
+            )
+            for counted in self._detail(event).counted_as
+        )
+        return table(("how", "meter", "dimensions", "quantity", "period"), rows)
+
+    def _detail(self, event: UsageEvent) -> EventDetail:
+        return event_detail(event.pk)
+
     @admin.action(description="Count unmatched events of these tenants again", permissions=["operate"])
     def count_again(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
         """Replay the unmatched events of the tenants whose events are selected."""
@@ -68,61 +157,132 @@ class UsageEventAdmin(ReadOnlyAdmin):
         # Found by id, not by the list's own query, which reads every partition.
         ids = request.POST.getlist(ACTION_CHECKBOX_NAME)
         selected = [event for event in (self.get_object(request, one) for one in ids) if event is not None]
+        if request.POST.get("select_across") == "1":
+            selected = list(queryset.order_by("subject").distinct("subject"))
         for subject, event in {event.subject: event for event in selected}.items():
             replay = replay_events(now=wall_now(), tenant=subject)
             after = {"subject": subject, "counted": replay.counted, "unmatched": replay.unmatched}
             audit.record(actor=actor_of(request), action="replay", instance=event, after=after)
-            text = f"{subject}: {replay.counted} counted, {replay.unmatched} still without a match"
-            self.message_user(request, text, messages.SUCCESS)
+            # Not the id first: a message's first letter is shown as a capital.
+            text = f"Events of {subject}: {replay.counted} counted, {replay.unmatched} still without a match"
+            self.message_user(request, text, messages.WARNING if replay.unmatched else messages.SUCCESS)
 
 
 @admin.register(MeterBalance)
 class MeterBalanceAdmin(ReadOnlyAdmin):
     """What was used in a period, what of it is covered, and what waits for a person."""
 
-    list_display = ["id", "tenant", "meter", "pool", "used", "covered", "overage", "due_at", "parked_at", "closed_at"]
-    list_select_related = ["tenant", "meter"]
-    list_filter = [("parked_at", admin.EmptyFieldListFilter)]
+    list_display = [
+        shown("tenant", lambda balance: unbroken(balance.tenant.code), order="tenant__code"),
+        shown("meter", _pool_name, order="meter__code"),
+        shown("period (UTC)", lambda balance: _period(balance.period), order="period__starts_at"),
+        _quantity("used"),
+        _quantity("covered"),
+        _quantity("overage"),
+        shown("state", _state),
+    ]
+    list_select_related = ["tenant", "meter", "period"]
+    list_filter = [PARKED, either("period", "closed_at", empty="open", filled="closed")]
     ordering = ["-pk"]
     search_fields = ["tenant__code__exact", "meter__code__exact"]
     search_help_text = "A tenant's or a meter's id, written out in full."
+
+    def name_of(self, row: MeterBalance) -> str:
+        """Name the tenant, the pool and the period."""
+        return f"{row.tenant}: {_pool_name(row)}, {_days(row.period)}"
+
+    _figures = [
+        shown("pool", lambda balance: _dimensions(balance.pool)),
+        *(_quantity(name) for name in ("used", "covered", "overage", "held")),
+        _quantity("booked_overage"),
+    ]
+    fields = [
+        "tenant",
+        "meter",
+        "period",
+        *_figures,
+        "events",
+        "booked_at",
+        "due_at",
+        "closed_at",
+        "parked_at",
+        "parked_reason",
+    ]
+    readonly_fields = _figures
 
 
 @admin.register(LedgerEntry)
 class LedgerEntryAdmin(ReadOnlyAdmin):
     """Every movement of quantities."""
 
-    list_display = ["id", "tenant", "balance", "kind", "quantity", "events", "dimension_key", "recorded_at"]
-    list_select_related = ["tenant", "balance"]
+    list_display = [
+        "id",
+        "tenant",
+        _meter_column,
+        _balance_column,
+        "kind",
+        _quantity("quantity"),
+        "events",
+        _dimensions_column,
+        "recorded_at",
+    ]
+    list_select_related = ["tenant", "balance__meter", "balance__period"]
     ordering = ["-pk"]
     search_fields = ["tenant__code__exact"]
     search_help_text = _BY_TENANT
+    _read = [_meter_column, _balance_column, _quantity("quantity"), _dimensions_column]
+    fields = ["tenant", "kind", *_read, "events", "grant", "segment_at", "posting", "recorded_at"]
+    readonly_fields = _read
 
 
 @admin.register(CreditGrant)
 class CreditGrantAdmin(ReadOnlyAdmin):
     """Quantities that cover usage."""
 
-    list_display = ["id", "tenant", "kind", "quantity", "burned", "expired", "remaining", "effective_at", "expires_at"]
-    list_select_related = ["tenant"]
+    _figures = [_quantity(name) for name in ("quantity", "burned", "expired", "remaining")]
+    list_display = ["tenant", "kind", _meter_column, _balance_column, *_figures, "effective_at", "expires_at"]
+    list_select_related = ["tenant", "balance__meter", "balance__period"]
     ordering = ["-pk"]
     search_fields = ["tenant__code__exact"]
     search_help_text = _BY_TENANT
+    fields = ["tenant", "kind", "priority", _meter_column, _balance_column, *_figures, "effective_at", "expires_at"]
+    readonly_fields = [_meter_column, _balance_column, *_figures]
 
 
 @admin.register(OverageCharge)
 class OverageChargeAdmin(ReadOnlyAdmin):
     """What overage was booked at, as differences to the booking before."""
 
-    list_display = ["id", "tenant", "charge", "kind", "sequence", "quantity", "amount_precise", "currency", "booked_at"]
+    _figures = [
+        _quantity("quantity"),
+        shown(
+            "amount, unrounded",
+            lambda booking: number(plain(booking.amount_precise), booking.currency),
+            order="amount_precise",
+        ),
+    ]
+    _priced = shown("dimensions", lambda booking: readable(booking.charge.dimensions))
+    _booked_to = _quantity("booked_to")
+    list_display = ["tenant", "charge", _priced, "kind", "sequence", *_figures, "booked_at"]
     list_select_related = ["tenant", "charge__meter", "charge__version__tier"]
     ordering = ["-pk"]
     search_fields = ["tenant__code__exact"]
     search_help_text = _BY_TENANT
-    exclude = ["components"]
-    readonly_fields = ["explained"]
+    fields = [
+        "tenant",
+        "charge",
+        _priced,
+        _balance_column,
+        "kind",
+        "sequence",
+        *_figures,
+        _booked_to,
+        "booked_at",
+        "explained",
+    ]
+    readonly_fields = [_priced, _balance_column, *_figures, _booked_to, "explained"]
 
-    @admin.display(description="components")
-    def explained(self, booking: OverageCharge) -> str:
-        """Show how the amount was reached."""
-        return json.dumps(booking.components, ensure_ascii=False)
+    @admin.display(description="how the charge's amount so far was reached")
+    def explained(self, booking: OverageCharge) -> Any:
+        """Show the components of the cumulative amount."""
+        return components_table(booking.components)

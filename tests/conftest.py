@@ -98,7 +98,7 @@ def books_are_right(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     request.getfixturevalue("transactional_db" if marker.kwargs.get("transaction") else "db")
     yield
-    from billing_site.console.books import breaches
+    from invoices.selectors.books import breaches
 
     assert breaches() == []
 

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from html import escape
 
+from django.core.handlers.wsgi import LimitedStream
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
+from billing_site.http.parsers import LENGTH_UNKNOWN
 from billing_site.http.problems import (
     BadRequest,
     BodyTooLarge,
@@ -19,6 +21,7 @@ from billing_site.http.problems import (
     problem_for,
     translate,
 )
+from billing_site.http.wire import BODY_BYTES_MAX
 
 API_PREFIX = "/api/"
 QUERY_BYTES_MAX = 8 * 1024
@@ -31,7 +34,7 @@ class ProblemMiddleware:
 
     Stands first in MIDDLEWARE, so that refusals by other middleware pass through it. Refused: a query string over 8 KB (414),
     a second Authorization header (400), methods such as TRACE (405). `?format=` has no effect, as DRF's
-    URL_FORMAT_OVERRIDE is None.
+    URL_FORMAT_OVERRIDE is None. A body without a length is made readable for the views under /api/, within the limit of all bodies.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
@@ -41,6 +44,8 @@ class ProblemMiddleware:
         refusal = _refusal(request)
         if refusal is not None:
             return answer(request, refusal)
+        if _under_api(request):
+            _let_body_be_read(request)
         response = self.get_response(request)
         if response.status_code >= 400 and _under_api(request) and _is_page(response):
             return _converted(response)
@@ -107,6 +112,20 @@ def _refusal(request: HttpRequest) -> DomainError | None:
     if _under_api(request) and "," in request.META.get("HTTP_AUTHORIZATION", ""):
         return BadRequest("The Authorization header stands twice.")
     return None
+
+
+def _let_body_be_read(request: HttpRequest) -> None:
+    """
+    Give a body that announces no length (chunks, HTTP/2) the largest one that is read; Django and DRF would take it for empty.
+
+    Nothing is read here, before the key is known. The stream goes one byte further, so that a larger body shows itself.
+    """
+    meta = request.META
+    may_have_body = meta.get("HTTP_TRANSFER_ENCODING") or meta.get("SERVER_PROTOCOL", "").startswith("HTTP/2")
+    # Only where the server says that its stream ends by itself; a read of another would wait for ever.
+    if may_have_body and meta.get("wsgi.input_terminated") and not meta.get("CONTENT_LENGTH"):
+        meta |= {"CONTENT_LENGTH": str(BODY_BYTES_MAX), LENGTH_UNKNOWN: True}
+        request._stream = LimitedStream(meta["wsgi.input"], BODY_BYTES_MAX + 1)  # type: ignore[assignment]
 
 
 def _under_api(request: HttpRequest) -> bool:

@@ -9,6 +9,9 @@ from rest_framework.parsers import BaseParser
 from billing_site.http import wire
 from billing_site.http.problems import BodyTooLarge
 
+# Set in the environment of a request whose Content-Length is not the sender's, but the middleware's.
+LENGTH_UNKNOWN = "tierbook.length_unknown"
+
 
 class StrictJSONParser(BaseParser):
     """Read application/json by the rules of `wire.decode`; the only entry of DEFAULT_PARSER_CLASSES."""
@@ -18,10 +21,11 @@ class StrictJSONParser(BaseParser):
     def parse(
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> Any:
-        """Return the decoded body. Raises what `wire` raises."""
+        """Return the decoded body; an empty object where only its end could show that there is none. Raises what `wire` raises."""
         meta = (parser_context or {})["request"].META
         wire.media_type(media_type)
-        return wire.decode(read_limited(stream, meta))
+        body = read_limited(stream, meta)
+        return {} if not body and LENGTH_UNKNOWN in meta else wire.decode(body)
 
 
 def read_limited(stream: IO[Any] | HttpRequest, meta: Mapping[str, Any], *, limit: int = wire.BODY_BYTES_MAX) -> bytes:

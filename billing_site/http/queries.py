@@ -20,7 +20,7 @@ from billing_site.http.serializers import CODE, is_clean
 # Reads one value; raises ValueError with a sentence for the caller.
 Converter = Callable[[str], Any]
 
-PAGE_PARAMETERS = ("limit", "cursor")
+_OF_PAGES = ("limit", "cursor")
 
 
 class BadQuery(DomainError):
@@ -58,7 +58,7 @@ class QueryParameters:
     ) -> None:
         self._converters = dict(converters or {})
         self._required = required
-        self.declared = (*self._converters, *(PAGE_PARAMETERS if paged else ()))
+        self.declared = (*self._converters, *(_OF_PAGES if paged else ()))
 
     def read(self, request: Request | HttpRequest) -> dict[str, Any]:
         """
@@ -94,6 +94,10 @@ class QueryParameters:
             if near
             else "This parameter is not known here."
         )
+
+
+NO_PARAMETERS = QueryParameters()
+PAGE_PARAMETERS = QueryParameters(paged=True)
 
 
 def single(query: QueryDict, name: str) -> str | None:

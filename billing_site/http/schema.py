@@ -24,13 +24,20 @@ PAGING = (
     query("limit", "Rows per page, 1 to 100; 50 by default.", kind=OpenApiTypes.INT),
     query("cursor", "Where the page begins, from the `next` of the page before."),
 )
-IDEMPOTENCY_KEY = OpenApiParameter(
-    "Idempotency-Key",
-    OpenApiTypes.STR,
-    OpenApiParameter.HEADER,
-    required=True,
-    description="Yours, 1 to 255 characters. A repeat of the same request with the same key gets the first one's answer.",
-)
+
+
+def _idempotency_key(what_becomes_of_it: str) -> OpenApiParameter:
+    return OpenApiParameter(
+        "Idempotency-Key",
+        OpenApiTypes.STR,
+        OpenApiParameter.HEADER,
+        required=True,
+        description=f"Yours, 1 to 255 characters. {what_becomes_of_it}",
+    )
+
+
+IDEMPOTENCY_KEY = _idempotency_key("A repeat of the same request with the same key gets the first one's answer.")
+IDEMPOTENCY_KEY_NOT_KEPT = _idempotency_key("Not kept, as nothing is changed: each answer is computed anew.")
 
 
 class PeriodDocument(serializers.Serializer[Any]):

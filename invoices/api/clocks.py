@@ -10,7 +10,7 @@ from rest_framework.views import APIView
 
 from billing_site.http.authentication import actor_of
 from billing_site.http.pagination import page
-from billing_site.http.queries import QueryParameters
+from billing_site.http.queries import NO_PARAMETERS, PAGE_PARAMETERS
 from billing_site.http.schema import PAGING, page_of
 from billing_site.http.serializers import CodeField, StrictSerializer, TimestampField
 from billing_site.http.wire import timestamp
@@ -19,8 +19,6 @@ from invoices.services.advancing import advance
 from subscriptions.models import TestClock
 from subscriptions.selectors.clock import get_clock
 from subscriptions.services.clocks import create_clock
-
-NO_PARAMETERS = QueryParameters({})
 
 
 class ClockInput(StrictSerializer):
@@ -56,7 +54,6 @@ class TestClocks(APIView):
 
     __test__ = False
     required_scopes = {"GET": "read", "POST": "manage"}
-    parameters = QueryParameters({}, paged=True)
 
     @extend_schema(
         operation_id="list_test_clocks",
@@ -66,7 +63,7 @@ class TestClocks(APIView):
     )
     def get(self, request: Request) -> Response:
         """Newest first."""
-        self.parameters.read(request)
+        PAGE_PARAMETERS.read(request)
         return page(request, TestClock.objects.all(), ordering=("-id",), serialize=clock_document)
 
     @extend_schema(
@@ -77,6 +74,7 @@ class TestClocks(APIView):
     )
     def post(self, request: Request) -> Response:
         """Tenants are bound to it when they are made."""
+        NO_PARAMETERS.read(request)
         values = ClockInput.checked(request.data)
         clock = create_clock(code=values["id"], now=values["now"], actor=actor_of(request))
         return Response(clock_document(clock), status=201)
@@ -109,6 +107,7 @@ class TestClockAdvance(APIView):
     )
     def post(self, request: Request, clock: str) -> Response:
         """Answers when everything that falls due until then has been run. Forward only; a repeat resumes what was cut off."""
+        NO_PARAMETERS.read(request)
         to = AdvanceInput.checked(request.data)["to"]
         row = get_clock(clock)
         journal = advance(clock_id=row.pk, to=to, actor=actor_of(request))

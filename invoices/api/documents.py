@@ -14,6 +14,8 @@ from subscriptions.core.money import plain
 from subscriptions.models import BillingPeriod, Subscription, TestClock
 from subscriptions.selectors.catalog import money_text
 
+PERIODS_SHOWN = 24  # two years of months; older ones are found by their invoices
+
 
 class LineDocument(serializers.Serializer[Any]):
     """One line of an invoice, with the components that explain its amount."""
@@ -78,7 +80,7 @@ class BillingPeriodDocument(PeriodDocument):
 
 
 class SubscriptionDocument(serializers.Serializer[Any]):
-    """A tenant on a tier, with its periods so far."""
+    """A tenant on a tier, with its newest periods."""
 
     id = serializers.UUIDField()
     tenant = serializers.CharField()
@@ -89,7 +91,9 @@ class SubscriptionDocument(serializers.Serializer[Any]):
     ends_at = TimestampField(allow_null=True)
     anchor_at = serializers.CharField(help_text="The anchor's local wall time.")
     timezone = serializers.CharField(help_text="The zone in which the anchor is read.")
-    periods = BillingPeriodDocument(many=True)
+    periods = BillingPeriodDocument(
+        many=True, help_text=f"The newest first, at most {PERIODS_SHOWN}; earlier ones stand on their invoices."
+    )
 
 
 class ClockDocument(serializers.Serializer[Any]):
@@ -141,7 +145,7 @@ def line_document(line: InvoiceLine) -> dict[str, Any]:
 
 
 def subscription_document(subscription: Subscription, *, now: datetime) -> dict[str, Any]:
-    """Return a subscription with its periods, newest first."""
+    """Return a subscription with its `newest_periods`, which the caller has prefetched: the newest first, at most PERIODS_SHOWN."""
     anchor = datetime.combine(subscription.anchor_date, subscription.anchor_time)
     return {
         "id": str(subscription.public_id),
@@ -153,7 +157,7 @@ def subscription_document(subscription: Subscription, *, now: datetime) -> dict[
         "ends_at": _instant(subscription.ends_at),
         "anchor_at": anchor.isoformat(),
         "timezone": subscription.anchor_zone,
-        "periods": [_period(period) for period in subscription.periods.all()],
+        "periods": [_period(period) for period in subscription.newest_periods],  # type: ignore[attr-defined]
     }
 
 

@@ -9,11 +9,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from billing_site.http.queries import QueryParameters
+from billing_site.http.queries import NO_PARAMETERS
 from invoices.selectors.invoices import lines_of_event
 from metering.selectors.event_details import event_detail
-
-NO_PARAMETERS = QueryParameters({})
 
 
 class ExplainedEventDocument(serializers.Serializer[Any]):

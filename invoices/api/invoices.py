@@ -1,5 +1,7 @@
 """`/invoices`: what is owed, how each cent was reached, and what staff do with it."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -11,11 +13,11 @@ from rest_framework.views import APIView
 
 from billing_site.http.authentication import actor_of
 from billing_site.http.pagination import page
-from billing_site.http.queries import QueryParameters, choice, code
-from billing_site.http.schema import IDEMPOTENCY_KEY, PAGING, page_of, query
+from billing_site.http.queries import NO_PARAMETERS, PAGE_PARAMETERS, QueryParameters, choice, code
+from billing_site.http.schema import IDEMPOTENCY_KEY, IDEMPOTENCY_KEY_NOT_KEPT, PAGING, page_of, query
 from billing_site.http.serializers import StrictSerializer, TextField
 from invoices.api.documents import InvoiceDocument, LineEventDocument, invoice_document
-from invoices.api.repeatable import answer_once
+from invoices.api.repeatable import answer_anew, answer_once
 from invoices.models import Invoice
 from invoices.selectors.invoices import events_of_line, get_invoice, get_line, invoices_of
 from invoices.selectors.upcoming import running_period
@@ -24,8 +26,6 @@ from invoices.services import closing, invoicing
 from metering.selectors.event_details import described, event_document
 from subscriptions.selectors.clock import now_for
 from subscriptions.selectors.tenants import get_tenant
-
-NO_PARAMETERS = QueryParameters({})
 
 
 class VoidInput(StrictSerializer):
@@ -91,7 +91,6 @@ class LineEvents(APIView):
     """The events behind a line."""
 
     required_scopes = {"GET": "read"}
-    parameters = QueryParameters({}, paged=True)
 
     @extend_schema(
         operation_id="list_line_events",
@@ -101,7 +100,7 @@ class LineEvents(APIView):
     )
     def get(self, request: Request, invoice: UUID, number: int) -> Response:
         """All events of the pool since the line before: which of them were overage depends on all. A fee has none."""
-        self.parameters.read(request)
+        PAGE_PARAMETERS.read(request)
         line = get_line(get_invoice(invoice), number)
         events = described(events_of_line(line))
         return page(request, events, ordering=("-occurred_at", "-id"), serialize=event_document)
@@ -121,14 +120,9 @@ class Finalization(APIView):
     )
     def post(self, request: Request, invoice: UUID) -> Response:
         """It takes the next number of its series and never changes again."""
+        NO_PARAMETERS.read(request)
         NothingInput.checked(request.data)
-
-        def finalize() -> tuple[int, dict[str, Any]]:
-            row = get_invoice(invoice)
-            invoicing.finalize(invoice_id=row.pk, now=now_for(row.tenant), actor=actor_of(request))
-            return 200, invoice_document(get_invoice(invoice))
-
-        return answer_once(request, finalize)
+        return _changed(request, invoice, invoicing.finalize)
 
 
 class Voiding(APIView):
@@ -145,14 +139,8 @@ class Voiding(APIView):
     )
     def post(self, request: Request, invoice: UUID) -> Response:
         """What it billed stands on the subscription's next invoice."""
-        reason = VoidInput.checked(request.data)["reason"]
-
-        def void() -> tuple[int, dict[str, Any]]:
-            row = get_invoice(invoice)
-            invoicing.void(invoice_id=row.pk, now=now_for(row.tenant), actor=actor_of(request), reason=reason)
-            return 200, invoice_document(get_invoice(invoice))
-
-        return answer_once(request, void)
+        NO_PARAMETERS.read(request)
+        return _changed(request, invoice, partial(invoicing.void, **VoidInput.checked(request.data)))
 
 
 class Verification(APIView):
@@ -164,21 +152,22 @@ class Verification(APIView):
         operation_id="verify_invoice",
         summary="Rate an invoice again from its events",
         request=NothingInput,
-        parameters=[IDEMPOTENCY_KEY],
+        parameters=[IDEMPOTENCY_KEY_NOT_KEPT],
         responses=VerificationDocument,
     )
     def post(self, request: Request, invoice: UUID) -> Response:
-        """Reads every event that it bills; equal means that they, and the immutable versions, say the same to the cent."""
+        """Reads every event that it bills, anew each time; equal means that they, and the immutable versions, say the same to the cent."""
+        NO_PARAMETERS.read(request)
         NothingInput.checked(request.data)
 
-        def prove() -> tuple[int, dict[str, Any]]:
+        def prove() -> dict[str, Any]:
             differences = [
                 {"line": one.line, "field": one.field, "expected": one.expected, "found": one.found}
                 for one in verify(get_invoice(invoice))
             ]
-            return 200, {"equal": not differences, "differences": differences}
+            return {"equal": not differences, "differences": differences}
 
-        return answer_once(request, prove)
+        return answer_anew(request, prove)
 
 
 class UpcomingInvoice(APIView):
@@ -201,6 +190,17 @@ class UpcomingInvoice(APIView):
         if document is None:
             return Response(status=204)
         return Response(document | {"id": None})
+
+
+def _changed(request: Request, public_id: UUID, change: Callable[..., object]) -> Response:
+    """Carry out a service on the invoice, at its tenant's now, and answer with the invoice as it is then; once per key."""
+
+    def act() -> tuple[int, dict[str, Any]]:
+        row = get_invoice(public_id)
+        change(invoice_id=row.pk, now=now_for(row.tenant), actor=actor_of(request))
+        return 200, invoice_document(get_invoice(public_id))
+
+    return answer_once(request, act)
 
 
 def _document_or_none(invoice: Invoice | None) -> dict[str, Any] | None:

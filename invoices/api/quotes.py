@@ -11,6 +11,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from billing_site.http.problems import FieldError, Invalid
+from billing_site.http.queries import NO_PARAMETERS
 from billing_site.http.serializers import CodeField, DecimalStringField, StrictSerializer, TextField
 from invoices.selectors.quoting import Quote, QuotedUsage, quote_price, quote_usage
 from subscriptions.core.money import MINOR_UNITS, plain
@@ -111,6 +112,7 @@ class Quotes(APIView):
     )
     def post(self, request: Request) -> Response:
         """By a price document, or by a tier's version: the live one if none is named."""
+        NO_PARAMETERS.read(request)
         values = QuoteInput.checked(request.data)
         return Response(_document(_by_price(values) if "price" in values else _by_tier(values)))
 

@@ -13,18 +13,16 @@ from rest_framework.views import APIView
 from billing_site.http.authentication import actor_of
 from billing_site.http.pagination import page
 from billing_site.http.problems import DomainError, FieldError, Invalid
-from billing_site.http.queries import QueryParameters, code
+from billing_site.http.queries import NO_PARAMETERS, QueryParameters, code
 from billing_site.http.schema import IDEMPOTENCY_KEY, PAGING, page_of, query
 from billing_site.http.serializers import CodeField, StrictSerializer, TimestampField
-from invoices.api.documents import SubscriptionDocument, subscription_document
+from invoices.api.documents import PERIODS_SHOWN, SubscriptionDocument, subscription_document
 from invoices.api.repeatable import answer_once
 from invoices.services import subscribing
 from subscriptions.models import BillingPeriod, Subscription, Tenant, TierVersion
 from subscriptions.selectors.catalog import get_tier, get_version, live_version
 from subscriptions.selectors.clock import now_for, wall_now
 from subscriptions.selectors.tenants import TenantNotFound, get_tenant
-
-NO_PARAMETERS = QueryParameters({})
 
 
 class SubscriptionNotFound(DomainError):
@@ -72,7 +70,7 @@ class Subscriptions(APIView):
         responses=page_of("Subscription", SubscriptionDocument),
     )
     def get(self, request: Request) -> Response:
-        """Each with its periods."""
+        """Each with its newest periods."""
         values = self.parameters.read(request)
         found = _subscriptions()
         if values["tenant"]:
@@ -88,6 +86,7 @@ class Subscriptions(APIView):
     )
     def post(self, request: Request) -> Response:
         """From `starts_at` on its first period is open and, where the fee is in advance, its opening invoice final."""
+        NO_PARAMETERS.read(request)
         values = StartInput.checked(request.data)
 
         def start() -> tuple[int, dict[str, Any]]:
@@ -114,7 +113,7 @@ class SubscriptionDetail(APIView):
 
     @extend_schema(operation_id="get_subscription", summary="Show a subscription", responses=SubscriptionDocument)
     def get(self, request: Request, subscription: UUID) -> Response:
-        """With its periods, newest first."""
+        """With its newest periods."""
         NO_PARAMETERS.read(request)
         return Response(_shown(_find(subscription)))
 
@@ -133,6 +132,7 @@ class Cancellation(APIView):
     )
     def post(self, request: Request, subscription: UUID) -> Response:
         """Now or at the end of the period; the final invoice comes when the last period closes."""
+        NO_PARAMETERS.read(request)
         values = CancelInput.checked(request.data)
 
         def cancel() -> tuple[int, dict[str, Any]]:
@@ -145,7 +145,8 @@ class Cancellation(APIView):
 
 
 def _subscriptions() -> Any:
-    periods = Prefetch("periods", BillingPeriod.objects.order_by("-sequence"))
+    newest = BillingPeriod.objects.order_by("-sequence")[:PERIODS_SHOWN]
+    periods = Prefetch("periods", newest, to_attr="newest_periods")
     return Subscription.objects.select_related("tenant__test_clock", "version__tier").prefetch_related(periods)
 
 

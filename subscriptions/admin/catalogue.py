@@ -5,7 +5,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -13,9 +13,31 @@ from django.utils.html import format_html, format_html_join
 
 from billing_site.http import wire
 from billing_site.http.problems import DomainError
-from billing_site.staff import Moment, ServiceAdmin, ServiceForm, actor_of, explain
-from subscriptions.models import Meter, Tier, TierVersion
-from subscriptions.selectors.catalog import ANSWERED_MEMBERS, version_document
+from billing_site.staff import (
+    Moment,
+    ServiceAdmin,
+    ServiceForm,
+    actor_of,
+    either,
+    explain,
+    grouped,
+    link,
+    number,
+    readable,
+    shown,
+    table,
+)
+from subscriptions.core.money import plain
+from subscriptions.core.price_documents import price_document
+from subscriptions.models import Charge, Meter, Tier, TierVersion
+from subscriptions.selectors.catalog import (
+    ANSWERED_MEMBERS,
+    money_text,
+    price_of,
+    tiers_with_live_number,
+    version_document,
+    with_parts,
+)
 from subscriptions.selectors.clock import wall_now
 from subscriptions.services import catalog
 
@@ -30,6 +52,10 @@ class PropertyField(forms.JSONField):
         if isinstance(value, str) and value.strip() and value.strip()[0] not in '["{':
             return value.strip()
         return super().to_python(value)
+
+    def prepare_value(self, value: Any) -> Any:
+        """Show a path, and nothing, as they are typed."""
+        return value if value is None or isinstance(value, str) else super().prepare_value(value)
 
 
 class MeterForm(ServiceForm):
@@ -47,8 +73,19 @@ class MeterAdmin(ServiceAdmin):
 
     form = MeterForm
     list_display = ["code", "name", "event_type", "aggregation", "unit", "late_policy"]
-    search_fields = ["code", "name"]
+    search_fields = ["code", "name", "event_type"]
     fields = ["code", *_COUNTING, *catalog.METER_CHANGEABLE]
+    help_texts = {
+        "code": "The id by which prices and the API name the meter. It stays for ever, like how the meter counts.",
+        "event_type": "Events of this type are counted, such as llm.completion.",
+        "aggregation": "sum and count add up; max, latest and unique_count are one value per period and dimension set.",
+        "filters": 'Only events with these properties: {"region": "eu"} or {"model": ["opus", "sonnet"]}. Empty: all.',
+        "dimensions": 'By which properties usage is kept apart and may be priced: ["model", "direction"].',
+        "unit": "How one unit is called on invoices, such as token.",
+        "precision": "Decimals to which a prorated allowance is rounded.",
+        "late_policy": "What becomes of usage that arrives when its period has closed.",
+        "window_days": "How many days back an event may lie.",
+    }
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         """Fix, once it exists, what decides its count."""
@@ -66,31 +103,55 @@ class MeterAdmin(ServiceAdmin):
 class TierAdmin(ServiceAdmin):
     """Named offers, with the way to their versions."""
 
-    list_display = ["code", "name", "created_at"]
+    list_display = ["code", "name", "live", "created_at"]
     search_fields = ["code", "name"]
+    help_texts = {
+        "code": "The id by which the API names the tier. It stays for ever.",
+        "name": "As it stands on invoices.",
+    }
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Tier]:
+        """Read with each tier the number of its live version."""
+        # The base asks the manager, which knows of no number.
+        return tiers_with_live_number(at=wall_now())
+
+    @admin.display(description="what new subscribers get")
+    def live(self, tier: Any) -> str:
+        """Name the live version."""
+        return "nothing yet" if tier.live_number is None else f"version {tier.live_number}"
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         """List a tier's versions, once it can have some."""
-        return ["code", *catalog.TIER_CHANGEABLE, *([] if obj is None else ["version_links"])]
+        if obj is None:
+            return ["code", *catalog.TIER_CHANGEABLE]
+        may_add = request.user.has_perm("subscriptions.add_tierversion")
+        return ["code", *catalog.TIER_CHANGEABLE, "version_links", *(["next_version"] if may_add else [])]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         """Fix the code once the tier exists."""
-        return [] if obj is None else ["code", "version_links"]
+        return [] if obj is None else ["code", "version_links", "next_version"]
 
     @admin.display(description="versions")
     def version_links(self, tier: Tier) -> str:
-        """Link to each version, newest first, and to a new one."""
+        """List each version, newest first."""
+        versions = tier.versions.prefetch_related("publications").order_by("-number")
         rows = (
             (
-                reverse("admin:subscriptions_tierversion_change", args=[version.pk]),
-                version.number,
-                "published" if version.is_published else "draft",
+                link(version, f"Version {version.number}"),
+                _status(version),
+                number(money_text(version.fee, version.currency), version.currency),
+                _cadence(version),
+                ", ".join(f"{one.effective_at:%Y-%m-%d %H:%M} UTC" for one in version.publications.all()) or "–",
             )
-            for version in tier.versions.order_by("-number")
+            for version in versions
         )
-        links = format_html_join("", '<a href="{}">Version {}</a> ({})<br>', rows)
+        return table(("version", "status", "fee", "every", "live from"), rows)
+
+    @admin.display(description="next version")
+    def next_version(self, tier: Tier) -> str:
+        """Lead to a new one."""
         add = reverse("admin:subscriptions_tierversion_add")
-        return format_html('{}<a href="{}?tier={}">Add a version</a>', links, add, tier.pk)
+        return format_html('<a href="{}?tier={}">Add a version</a>, as a copy of the newest', add, tier.pk)
 
     def write(self, request: HttpRequest, form: Any, *, change: bool) -> Model:
         """Create or change the tier."""
@@ -98,6 +159,32 @@ class TierAdmin(ServiceAdmin):
             return catalog.create_tier(**form.cleaned_data, actor=actor_of(request))
         changes = {name: form.cleaned_data[name] for name in form.changed_data}
         return catalog.update_tier(tier_id=form.instance.pk, changes=changes, actor=actor_of(request))
+
+
+def _status(version: TierVersion) -> str:
+    return "published" if version.is_published else "draft"
+
+
+def _cadence(version: TierVersion) -> str:
+    return version.interval if version.interval_count == 1 else f"{version.interval_count} {version.interval}s"
+
+
+def _terms(charge: Charge) -> list[Any]:
+    """Return a charge as a row for people: what, for which usage, how much is included, and its price."""
+    document = price_document(price_of(charge))
+    bands = [
+        (f"up to {grouped(str(band['up_to']))}" if band.get("up_to") else "beyond", _band_price(band))
+        for band in document.pop("bands", [])
+    ]
+    model = str(document.pop("model")).replace("_", " ")
+    price = format_html_join("", "<div>{}: {}</div>", bands) if bands else readable(document)
+    included = "shared" if charge.included is None else number(plain(charge.included))
+    return [str(charge.meter or charge.code), readable(charge.dimensions), included, charge.at_limit, model, price]
+
+
+def _band_price(band: dict[str, Any]) -> str:
+    prices = {name: value for name, value in band.items() if name != "up_to" and value not in (None, "0")}
+    return readable(prices) if prices else "nothing"
 
 
 def document_text(version: TierVersion) -> str:
@@ -113,9 +200,7 @@ class VersionForm(ServiceForm):
     document = forms.CharField(
         required=False,
         strip=False,
-        widget=forms.Textarea(
-            attrs={"rows": 40, "cols": 120, "spellcheck": "false", "style": "font-family: monospace"}
-        ),
+        widget=forms.Textarea(attrs={"rows": 40, "cols": 60, "spellcheck": "false"}),
         help_text="Fee, charges and features as JSON. Empty in a new version: a copy of the tier's newest one.",
     )
     expected_revision = forms.IntegerField(required=False, widget=forms.HiddenInput)
@@ -125,6 +210,23 @@ class VersionForm(ServiceForm):
         if self.instance.pk is not None:
             self.initial["document"] = document_text(self.instance)
             self.initial["expected_revision"] = self.instance.revision
+        if self.is_stale:
+            # What others saved is shown beside what was typed; who saves again has seen it, and answers for it.
+            self.data = {**self.data.dict(), "expected_revision": str(self.instance.revision)}  # type: ignore[attr-defined]
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether somebody else has saved the draft while this one was edited."""
+        return isinstance(self.refusal, catalog.StaleRevision)
+
+    def clean(self) -> dict[str, Any] | None:
+        """Say what a second save would do."""
+        cleaned = super().clean()
+        if self.is_stale:
+            self.add_error(
+                None, "What is stored now stands beside your text. Take over what you need; saving again replaces it."
+            )
+        return cleaned
 
     def clean_document(self) -> Any:
         """Read the JSON, numbers exactly as written."""
@@ -151,34 +253,57 @@ class TierVersionAdmin(ServiceAdmin):
     """Versions from draft to publication; a published one is only shown."""
 
     form = VersionForm
-    list_display = ["__str__", "currency", "fee", "interval", "revision", "published_at"]
+    list_display = [
+        "__str__",
+        shown("status", _status),
+        shown("fee", lambda version: number(money_text(version.fee, version.currency), version.currency), order="fee"),
+        shown("every", _cadence),
+        "revision",
+        "published_at",
+    ]
     list_select_related = ["tier"]
+    list_filter = [either("status", "published_at", empty="draft", filled="published"), "tier"]
     ordering = ["-pk"]
-    search_fields = ["tier__code"]
-    raw_id_fields = ["tier"]
+    search_fields = ["tier__code", "tier__name"]
     actions = ["publish"]
+    row_conditions = {"publish": lambda version: not version.is_published}
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         """Show the document in a field to edit, or as text when it is final or not the user's to edit."""
         if obj is None:
             return ["tier", "document"]
-        shown = ["tier", "number", "revision", "published_at"]
-        if self.has_change_permission(request, obj):
-            return [*shown, "document", "expected_revision"]
-        return [*shown, "shown_document"]
+        fields = ["tier", "number", "revision", "published_at", "in_short"]
+        if not self.has_change_permission(request, obj):
+            return [*fields, "shown_document"]
+        is_stale = isinstance(getattr(request, "refusal", None), catalog.StaleRevision)
+        return [*fields, ("document", "stored_document") if is_stale else "document", "expected_revision"]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         """Leave only the document to edit."""
-        return [] if obj is None else ["tier", "number", "revision", "published_at", "shown_document"]
+        shown_only = ["tier", "number", "revision", "published_at", "in_short", "shown_document", "stored_document"]
+        return [] if obj is None else shown_only
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Refuse for a published version."""
         return super().has_change_permission(request, obj) and not (obj is not None and obj.is_published)
 
+    @admin.display(description="in short")
+    def in_short(self, version: TierVersion) -> str:
+        """Show the fee and the prices as a table."""
+        loaded = with_parts(TierVersion.objects.filter(pk=version.pk)).get()
+        fee = f"{money_text(loaded.fee, loaded.currency)} {loaded.currency} every {_cadence(loaded)}, in {loaded.fee_timing}"
+        headings = ("meter", "only for", "included", "at the limit", "price model", "price beyond it")
+        return format_html("<p>Fee: {}</p>{}", fee, table(headings, map(_terms, loaded.charges.all())))
+
     @admin.display(description="document")
     def shown_document(self, version: TierVersion) -> str:
         """Show the document as text."""
         return format_html("<pre>{}</pre>", document_text(version))
+
+    @admin.display(description="stored now")
+    def stored_document(self, version: TierVersion) -> str:
+        """Show, beside what an editor has typed, what another has saved."""
+        return self.shown_document(version)
 
     def write(self, request: HttpRequest, form: Any, *, change: bool) -> Model:
         """Make a draft, or replace it whole."""
@@ -197,8 +322,15 @@ class TierVersionAdmin(ServiceAdmin):
         if queryset.count() != 1:
             self.message_user(request, "Publish one version at a time.", messages.ERROR)
             return None
-        title = "Publish: it cannot be changed afterwards"
-        answers = self.ask(request, queryset, Publishing, title=title, initial={"revision": queryset.get().revision})
+        version = queryset.get()
+        answers = self.ask(
+            request,
+            queryset,
+            Publishing,
+            title="Publish: it cannot be changed afterwards",
+            initial={"revision": version.revision},
+            detail=self.in_short(version),
+        )
         if isinstance(answers, TemplateResponse):
             return answers
         self.run_each(

@@ -10,15 +10,13 @@ from rest_framework.views import APIView
 
 from billing_site.http.authentication import actor_of
 from billing_site.http.pagination import page
-from billing_site.http.queries import QueryParameters
+from billing_site.http.queries import NO_PARAMETERS, PAGE_PARAMETERS
 from billing_site.http.schema import PAGING, page_of
 from billing_site.http.serializers import CodeField, StrictSerializer, TextField, TimestampField
 from subscriptions.models import Meter
 from subscriptions.selectors.catalog import get_meter
 from subscriptions.services import catalog
 
-NO_PARAMETERS = QueryParameters()
-PAGE_PARAMETERS = QueryParameters(paged=True)
 PRECISION_MAX = 12
 WINDOW_DAYS_MAX = 366
 
@@ -98,9 +96,13 @@ class MeterInput(MeterChanges):
     code = CodeField()
     name = TextField()
     event_type = TextField(help_text="The `type` of the events that it counts.")
-    aggregation = AggregationField(help_text="This release has sum and count.")
+    aggregation = AggregationField(
+        help_text="sum and count add up; max, latest and unique_count are one value per period and dimension set."
+    )
     value_property = ValuePropertyField(
-        required=False, allow_null=True, help_text="A dotted path into `data`, or weighted ones; none in a count."
+        required=False,
+        allow_null=True,
+        help_text="A dotted path into `data`, or weighted ones (not in a unique_count); none in a count.",
     )
     filters = FiltersField(required=False, help_text="Dotted path to the value, or values, that an event must have.")
     dimensions = DimensionsField(required=False, help_text="Dotted paths by which usage is shown and may be priced.")
@@ -149,9 +151,8 @@ class Meters(APIView):
     def post(self, request: Request) -> Response:
         """How it counts is fixed from here on; 409 for a code that is taken."""
         NO_PARAMETERS.read(request)
-        given = MeterInput(data=request.data)
-        given.is_valid(raise_exception=True)
-        meter = catalog.create_meter(**given.validated_data, actor=actor_of(request))
+        given = MeterInput.checked(request.data)
+        meter = catalog.create_meter(**given, actor=actor_of(request))
         return Response(_shown(meter), status=201)
 
 
@@ -176,7 +177,6 @@ class MeterByCode(APIView):
         """What is absent stays. What decides the count cannot change: make another meter."""
         NO_PARAMETERS.read(request)
         found = get_meter(meter)
-        given = MeterChanges(data=request.data)
-        given.is_valid(raise_exception=True)
-        updated = catalog.update_meter(meter_id=found.pk, changes=given.validated_data, actor=actor_of(request))
+        given = MeterChanges.checked(request.data)
+        updated = catalog.update_meter(meter_id=found.pk, changes=given, actor=actor_of(request))
         return Response(_shown(updated))

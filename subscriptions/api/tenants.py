@@ -11,9 +11,10 @@ from rest_framework.views import APIView
 
 from billing_site.http.authentication import actor_of
 from billing_site.http.pagination import page
+from billing_site.http.queries import NO_PARAMETERS, PAGE_PARAMETERS
 from billing_site.http.schema import PAGING, page_of
 from billing_site.http.serializers import CodeField, StrictSerializer, TextField, TimestampField, is_clean
-from subscriptions.api.meters import NO_PARAMETERS, PAGE_PARAMETERS, AsGivenField
+from subscriptions.api.meters import AsGivenField
 from subscriptions.models import Tenant
 from subscriptions.selectors.agreement import running_subscription
 from subscriptions.selectors.catalog import features_of
@@ -166,9 +167,8 @@ class Tenants(APIView):
     def post(self, request: Request) -> Response:
         """409 for an id that is taken."""
         NO_PARAMETERS.read(request)
-        given = TenantInput(data=request.data)
-        given.is_valid(raise_exception=True)
-        tenant = tenants.create_tenant(**given.validated_data, actor=actor_of(request))
+        given = TenantInput.checked(request.data)
+        tenant = tenants.create_tenant(**given, actor=actor_of(request))
         return Response(_shown(tenant), status=201)
 
 
@@ -190,9 +190,8 @@ class TenantById(APIView):
         """What is absent stays; lists and objects are replaced whole. A new time zone counts from the next period on."""
         NO_PARAMETERS.read(request)
         found = get_tenant(tenant)
-        given = TenantChanges(data=request.data)
-        given.is_valid(raise_exception=True)
-        updated = tenants.update_tenant(tenant_id=found.pk, changes=given.validated_data, actor=actor_of(request))
+        given = TenantChanges.checked(request.data)
+        updated = tenants.update_tenant(tenant_id=found.pk, changes=given, actor=actor_of(request))
         return Response(_shown(updated))
 
 

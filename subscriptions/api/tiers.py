@@ -17,9 +17,10 @@ from rest_framework.views import APIView
 from billing_site.http.authentication import actor_of
 from billing_site.http.pagination import page
 from billing_site.http.problems import DomainError
+from billing_site.http.queries import NO_PARAMETERS, PAGE_PARAMETERS
 from billing_site.http.schema import PAGING, page_of
 from billing_site.http.serializers import CodeField, DecimalStringField, StrictSerializer, TextField, TimestampField
-from subscriptions.api.meters import NO_PARAMETERS, PAGE_PARAMETERS, AsGivenField
+from subscriptions.api.meters import AsGivenField
 from subscriptions.models import Tier, TierVersion
 from subscriptions.selectors.catalog import (
     get_tier,
@@ -187,9 +188,8 @@ class Tiers(APIView):
     def post(self, request: Request) -> Response:
         """It has no version yet; 409 for a code that is taken."""
         NO_PARAMETERS.read(request)
-        given = TierInput(data=request.data)
-        given.is_valid(raise_exception=True)
-        tier = catalog.create_tier(**given.validated_data, actor=actor_of(request))
+        given = TierInput.checked(request.data)
+        tier = catalog.create_tier(**given, actor=actor_of(request))
         return Response(_tier_shown(tier, None), status=201)
 
 
@@ -261,7 +261,8 @@ class VersionByNumber(APIView):
     @extend_schema(
         operation_id="save_tier_version",
         summary="Replace a draft whole",
-        description=f"A published version is final (409).\n{_VERSION_DESCRIPTION}",
+        description=f"A published version is final (409). What only the answer has may stay in the document, as it was "
+        f"answered.\n{_VERSION_DESCRIPTION}",
         parameters=[_NUMBER, _IF_MATCH_REQUIRED, _ETAG],
         request=VersionInput,
         examples=[_EXAMPLE],
@@ -296,8 +297,7 @@ class Publish(APIView):
         """Final from here on: 409 when it was published before, 422 for terms that this release cannot carry out."""
         NO_PARAMETERS.read(request)
         version = get_version(get_tier(tier), int(number))
-        given = PublishInput(data=request.data)
-        given.is_valid(raise_exception=True)
+        given = PublishInput.checked(request.data)
         revision = _expected_revision(request, version)
-        terms = {**given.validated_data, "expected_revision": revision, "actor": actor_of(request)}
+        terms = {**given, "expected_revision": revision, "actor": actor_of(request)}
         return _version_answer(catalog.publish(version_id=version.pk, now=wall_now(), **terms))

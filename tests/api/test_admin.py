@@ -1,6 +1,7 @@
 """The staff's pages: each opens, each write goes through a service and leaves an audit entry, and nobody sees or edits too much."""
 
 import json
+import re
 from dataclasses import replace
 from datetime import timedelta
 
@@ -8,11 +9,14 @@ import pytest
 from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from billing_site.console.roles import ROLES
 from billing_site.management.commands.bootstrap import ensure_groups
+from invoices.api.subscriptions import CancelInput
 from invoices.models import Invoice
 from metering.models import MeterBalance, UsageEvent
 from subscriptions.models import (
@@ -27,7 +31,9 @@ from subscriptions.models import (
     TierVersion,
 )
 from subscriptions.selectors.clock import wall_now
+from subscriptions.selectors.tenants import parked_tenants
 from subscriptions.services import catalog, keys
+from subscriptions.services.parking import park_tenant
 from tests.world import JUNE, World, make_meter, make_world, publish
 
 pytestmark = pytest.mark.django_db
@@ -184,6 +190,12 @@ def test_a_key_is_revoked_after_a_question(ann):
     key.refresh_from_db()
     assert key.revoked_at is not None
     assert audited("revoke", "subscriptions.apikey").reason == "leaked"
+
+
+def test_a_new_meter_starts_with_an_empty_property(ann):
+    shown = ann.get(page("subscriptions", "meter", "add")).context["adminform"].form["value_property"]
+
+    assert "null" not in str(shown)
 
 
 def test_a_meter_is_made_and_only_its_description_changes(ann):
@@ -419,6 +431,34 @@ def test_readers_see_every_page_of_the_product_and_change_nothing():
             assert rob.get(page(app, model, "add")).status_code == 403, model
 
 
+def test_readers_have_no_button_that_changes_anything_and_no_way_round_it():
+    world = make_world()
+    use(world)
+    draft = make_draft()
+    rob = signed_in("rob", group="read-only")
+    rows = {
+        ("invoices", "invoice"): Invoice.objects.get(),
+        ("subscriptions", "tierversion"): draft,
+        ("subscriptions", "subscription"): world.subscription,
+        ("subscriptions", "tenant"): world.tenant,
+        ("subscriptions", "testclock"): world.clock,
+        ("metering", "meterbalance"): MeterBalance.objects.get(),
+    }
+    for (app, model), row in rows.items():
+        change = page(app, model, "change", row.pk)
+        shown = rob.get(change).content.decode()
+        actions = set(re.findall(r'name="action" value="(\w+)"', shown))
+        assert actions <= {"check_figures"}, model
+        assert 'name="_save"' not in shown, model
+        assert rob.post(change, {}).status_code == 403, model
+    tier = page("subscriptions", "tier", "change", draft.tier_id)
+    assert "Add a version" not in rob.get(tier).content.decode()
+    assert "Add a version" in signed_in("pat", group="product").get(tier).content.decode()
+    confirm(rob, "subscriptions", "subscription", "cancel", world.subscription.pk, when="now", credit="none", reason="")
+    confirm(rob, "subscriptions", "tierversion", "publish", draft.pk, revision=1)
+    assert not AuditEntry.objects.filter(actor="staff:rob").exists()
+
+
 def test_a_group_that_exists_stays_as_the_operator_made_it():
     assert ensure_groups() == list(ROLES)
     Group.objects.get(name="support").permissions.clear()
@@ -429,3 +469,158 @@ def test_a_group_that_exists_stays_as_the_operator_made_it():
 
 def test_who_is_no_staff_is_sent_to_the_sign_in():
     assert Client().get(page("subscriptions", "tenant")).status_code == 302
+
+
+def test_finance_releases_a_parked_tenant_for_a_reason_and_support_does_not():
+    tenant = make_world().tenant
+    park_tenant(tenant_id=tenant.pk, reason="balance_is_its_entries, 1 ×")
+    sue, fay = signed_in("sue", group="support"), signed_in("fay", group="finance")
+    assert "balance_is_its_entries" in fay.get(page("subscriptions", "tenant", "change", tenant.pk)).content.decode()
+    confirm(sue, "subscriptions", "tenant", "release_parked", tenant.pk, reason="please")
+    confirm(fay, "subscriptions", "tenant", "release_parked", tenant.pk, reason="")
+    assert parked_tenants().exists()
+    confirm(fay, "subscriptions", "tenant", "release_parked", tenant.pk, reason="mended by hand")
+    assert not parked_tenants().exists()
+    assert audited("release", "subscriptions.tenant", "staff:fay").reason == "mended by hand"
+
+
+def messages_of(text: str) -> str:
+    return text.partition('class="messagelist"')[2].partition("</ul>")[0]
+
+
+def test_the_result_of_counting_again_is_seen_after_the_redirect(ann):
+    world = make_world()
+    world.record(replace(world.event(5, time=wall_now()), subject="nobody"))
+    event = UsageEvent.objects.get()
+    shown = act(ann, "metering", "usageevent", "count_again", event.pk, query="?unmatched=yes")
+
+    assert "Events of nobody: 0 counted, 1 still without a match" in messages_of(shown)
+
+
+def test_all_events_of_the_list_are_counted_again_not_only_the_page_of_them(ann):
+    world = make_world()
+    for subject in ("nobody", "no_one"):
+        world.record(replace(world.event(5, time=wall_now()), subject=subject))
+    event = UsageEvent.objects.filter(subject="nobody").get()
+    shown = act(ann, "metering", "usageevent", "count_again", event.pk, query="?unmatched=yes", select_across="1")
+
+    assert "Events of nobody" in messages_of(shown)
+    assert "Events of no_one" in messages_of(shown)
+
+
+def test_a_stale_editor_sees_what_is_stored_beside_what_was_typed_and_may_then_replace_it(ann):
+    version = make_draft()
+    catalog.save_draft(
+        version_id=version.pk, document={"currency": "USD", "fee": "59.00"}, expected_revision=1, actor="staff:ben"
+    )
+    change = page("subscriptions", "tierversion", "change", version.pk)
+    typed = json.dumps({"currency": "USD", "fee": "9.00"})
+    response = ann.post(change, {"document": typed, "expected_revision": 1})
+    form = response.context["adminform"].form
+
+    assert form["document"].value() == typed
+    assert "&quot;fee&quot;: &quot;59.00&quot;" in response.content.decode().partition("field-stored_document")[2]
+    ann.post(change, {"document": typed, "expected_revision": form["expected_revision"].value()})
+    version.refresh_from_db()
+    assert (str(version.fee), version.revision) == ("9.000000", 3)
+
+
+def test_an_editor_who_is_not_stale_sees_no_second_document(ann):
+    change = page("subscriptions", "tierversion", "change", make_draft().pk)
+
+    assert "field-stored_document" not in ann.get(change).content.decode()
+
+
+def test_changing_ones_own_password_leaves_an_entry_without_it():
+    users = get_user_model().objects
+    user = users.create_user("cleo", password="old-one-222-x", is_staff=True)
+    cleo = Client()
+    cleo.force_login(user)
+    given = {"old_password": "wrong", "new_password1": "hunter-444-x", "new_password2": "hunter-444-x"}
+
+    cleo.post(reverse("admin:password_change"), given)
+    assert not AuditEntry.objects.filter(actor="staff:cleo").exists()
+    cleo.post(reverse("admin:password_change"), given | {"old_password": "old-one-222-x"})
+    user.refresh_from_db()
+    assert user.check_password("hunter-444-x")
+    entry = audited("update", "auth.user", "staff:cleo")
+    assert (entry.object_id, entry.after) == (str(user.pk), {"name": "cleo", "changes": "own password"})
+
+
+def test_the_cancel_form_offers_first_what_the_api_does_by_default(ann):
+    subscription = make_world().subscription
+    asked = act(ann, "subscriptions", "subscription", "cancel", subscription.pk).partition('name="credit"')[2]
+    first = asked.partition('<option value="')[2].partition('"')[0]
+
+    assert first == CancelInput().fields["credit"].default == "unused"
+
+
+def test_amounts_and_quantities_are_written_for_people(ann):
+    use(make_world())
+
+    assert "99.00 USD" in ann.get(page("invoices", "invoice")).content.decode()
+    assert "99.000000" not in ann.get(page("invoices", "invoice")).content.decode()
+    assert ">12,000<" in ann.get(page("metering", "meterbalance")).content.decode()
+    assert "12000.000000000000" not in ann.get(page("metering", "ledgerentry")).content.decode()
+
+
+def test_an_action_from_a_rows_page_leads_back_to_it(ann):
+    subscription = make_world().subscription
+    given = {"action": "cancel", "_selected_action": [str(subscription.pk)], "row_page": str(subscription.pk)}
+    answers = {"confirmed": "yes", "when": "period_end", "credit": "unused", "reason": ""}
+    row = page("subscriptions", "subscription", "change", subscription.pk)
+
+    assert f'href="{row}"' in ann.post(page("subscriptions", "subscription"), given).content.decode()
+    assert ann.post(page("subscriptions", "subscription"), given | answers).headers["Location"] == row
+
+
+def test_a_row_has_only_the_buttons_that_apply_to_it(ann):
+    make_world()
+    invoice = ann.get(page("invoices", "invoice", "change", Invoice.objects.get().pk)).content.decode()
+    version = ann.get(page("subscriptions", "tierversion", "change", TierVersion.objects.get().pk)).content.decode()
+
+    assert 'value="void"' in invoice
+    assert 'value="finalize"' not in invoice
+    assert 'value="publish"' not in version
+
+
+def test_releasing_what_is_not_parked_says_so(ann):
+    make_world()
+    period = BillingPeriod.objects.get()
+
+    assert "Nothing of this is parked" in act(ann, "subscriptions", "billingperiod", "release_parked", period.pk)
+
+
+def test_the_history_of_a_row_is_its_audit_entries(ann):
+    version = make_draft()
+    catalog.create_tier(code="other", name="Other", actor="system")
+    shown = ann.get(page("subscriptions", "tierversion", "history", version.pk), follow=True).content.decode()
+
+    assert "pro/1" in shown
+    assert "other" not in shown.partition('id="result_list"')[2]
+    for nothing in ("nonsense", "subscriptions.tier:x", "no.model:1", "subscriptions.tier:99"):
+        assert ann.get(page("subscriptions", "auditentry"), {"history_of": nothing}).context["cl"].result_count == 0
+
+
+@pytest.mark.parametrize(("app", "model"), [one for one in PAGES if one[0] != "auth"])
+def test_a_list_takes_as_many_queries_for_many_rows_as_for_few(ann, app, model):
+    address = page(app, model)
+    query = {"unmatched": "yes"} if model == "usageevent" else {}
+    for number in (1, 2):
+        fill(number)
+    ann.get(address, query)  # content types are read once
+    with CaptureQueriesContext(connection) as few:
+        ann.get(address, query)
+    for number in (3, 4, 5):
+        fill(number)
+    with CaptureQueriesContext(connection) as many:
+        ann.get(address, query)
+
+    assert len(many) == len(few)
+
+
+def fill(number: int) -> None:
+    world = make_world(code=f"org_{number}")
+    use(world)
+    world.record(replace(world.event(5, time=wall_now()), subject=f"nobody_{number}"))
+    keys.issue_key(name=f"gateway {number}", scopes=["ingest"], actor="system")

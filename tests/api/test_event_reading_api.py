@@ -9,6 +9,7 @@ from django.test import Client
 from billing_site.database import uuid7
 from metering.api import documents
 from metering.models import UsageEvent
+from metering.services.requests import NewEvent
 from subscriptions.models import AuditEntry
 from subscriptions.services.keys import issue_key
 from tests.world import at, charge, make_meter, make_world, publish
@@ -87,7 +88,9 @@ class TestLists:
         make_meter("chats", event_type="llm.chat", aggregation="count", value_property=None)
         world.record(world.event(None, id="unmatched", time=NOW))
         assert listed(client, meter="tokens") == ["third", "second", "first"]
+        world.record(NewEvent(world.tenant.code, "test", "chat", "llm.chat", NOW, {}))
         assert listed(client, meter="chats") == []
+        assert client.get("/api/v1/events", {"id": "chat"}).json()["results"][0]["code"] == "not_in_tier"
         assert client.get("/api/v1/events", {"meter": "none"}).status_code == 404
 
     def test_pages_go_on_where_the_one_before_ended(self, client, world, stored):
@@ -184,6 +187,9 @@ class TestReversal:
         assert (again.status_code, again.json()["code"]) == (409, "event_reversed")
         assert world.position() == ("100", "100", "0")
         assert [one["status"] for one in client.get("/api/v1/events").json()["results"]] == ["counted", "reversed"]
+        # It keeps its identity: the same event does not count again.
+        repeat = world.event(10_040, time=at("2026-06-05 00:00"), id="e1")
+        assert world.record(repeat).outcomes[0].status == "duplicate"
 
     def test_in_a_closed_period_overage_falls_first_and_the_rest_is_available_to_nobody(self, client, world):
         world.use(9_000, time=at("2026-06-05 00:00"))

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from invoices.services import invoicing
+from subscriptions.models import IdempotencyKey
 from subscriptions.services.keys import issue_key
-from tests.world import at, charge, make_meter, make_world, publish
+from tests.world import ACTOR, at, charge, make_meter, make_world, publish
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -22,6 +24,9 @@ class Api:
 
     def get(self, path: str, **query: Any):
         return self._client.get(f"/api/v1{path}", query)
+
+    def send(self, method: str, address: str):
+        return self._client.generic(method, address, "{}", "application/json")
 
     def post(self, path: str, body: Any = None, *, key: str | None = None):
         headers = {"Idempotency-Key": key} if key else {}
@@ -66,6 +71,27 @@ def test_an_invoice_explains_each_line_and_is_proved_from_its_events():
 
     verified = api.post(f"/invoices/{invoice['id']}/verify", key="v1")
     assert verified.json() == {"equal": True, "differences": []}
+
+
+def test_an_invoice_is_proved_anew_each_time_under_whatever_key():
+    world, _ = billed_world()
+    api = Api()
+    period = api.get("/invoices", tenant=world.tenant.code).json()["results"][0]
+    api.post(f"/invoices/{period['id']}/void", key="void")
+    draft = invoicing.draft_unbilled(subscription_id=world.subscription.pk, now=world.now, actor=ACTOR)
+    path = f"/invoices/{draft.public_id}/verify"
+    assert api.post(path).json()["code"] == "idempotency_key_required"
+    assert api.post(path, key="v").json() == {"equal": True, "differences": []}
+    draft.lines.filter(kind="overage").update(amount="0.50")
+    assert api.post(path, key="v").json()["differences"][0] == {
+        "line": 2,
+        "field": "amount",
+        "expected": "0.49",
+        "found": "0.5",
+    }
+    draft.delete()
+    assert api.post(path, key="v").status_code == 404
+    assert not IdempotencyKey.objects.filter(key="v").exists()
 
 
 def test_a_voided_invoice_frees_what_it_billed_for_the_next_one():

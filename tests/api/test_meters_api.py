@@ -75,9 +75,10 @@ def test_a_code_is_taken_once(client):
 
 
 @pytest.mark.parametrize("aggregation", ["max", "latest", "unique_count"])
-def test_an_aggregation_of_a_later_release_says_so(client, aggregation):
-    response = client.post(METERS, TOKENS | {"aggregation": aggregation})
-    assert (response.status_code, response.json()["code"]) == (422, "aggregation_not_available")
+def test_a_meter_need_not_add_up(client, aggregation):
+    made = client.post(METERS, TOKENS | {"aggregation": aggregation, "value_property": "total_tokens"})
+    assert (made.status_code, made.json()["aggregation"]) == (201, aggregation)
+    assert client.get(f"{METERS}/tokens").json() == made.json()
 
 
 def test_a_misspelt_member_is_refused_with_a_suggestion(client):

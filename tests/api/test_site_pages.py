@@ -85,13 +85,14 @@ def test_every_address_on_the_home_page_answers(client):
     page = client.get("/").content.decode()
     addresses = re.findall(r'href="(/(?!static)[^"]*)"', page)
 
-    assert set(addresses) == {"/admin/", "/api/docs/", "/api/schema/", "/healthz", "/readyz"}
+    assert set(addresses) == {"/admin/", "/api/docs/", "/api/schema/", "/healthz", "/readyz", "/metrics"}
     assert {address: client.get(address).status_code for address in addresses} == {
         "/admin/": 302,  # to the login
         "/api/docs/": 200,
         "/api/schema/": 200,
         "/healthz": 200,
         "/readyz": 200,
+        "/metrics": 200,
     }
 
 

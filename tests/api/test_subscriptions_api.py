@@ -3,7 +3,7 @@
 import pytest
 
 from invoices.models import Invoice
-from subscriptions.models import AuditEntry, Subscription
+from subscriptions.models import AuditEntry, BillingPeriod, Subscription
 from subscriptions.services import clocks, tenants
 from tests.api.test_invoices_api import Api
 from tests.races import together
@@ -117,6 +117,17 @@ def test_what_is_wrong_is_named_and_nothing_is_started(api, body, status, faults
 def test_an_anchor_of_its_own_makes_the_first_period_a_stub(api):
     periods = start(api, anchor_at="2026-05-15T00:00:00Z").json()["periods"]
     assert [(one["kind"], one["ends_at"]) for one in periods] == [("stub", "2026-06-15T00:00:00Z")]
+
+
+def test_of_many_periods_the_newest_are_shown(api, django_assert_max_num_queries):
+    publish("daily", interval="day", fee="0")
+    document = start(api, tier="daily", starts_at="2026-05-02T00:00:00Z").json()
+    assert BillingPeriod.objects.count() == 31
+    with django_assert_max_num_queries(5):
+        [listed] = api.get("/subscriptions").json()["results"]
+    assert document["periods"] == listed["periods"] == api.get(f"/subscriptions/{document['id']}").json()["periods"]
+    assert [one["sequence"] for one in listed["periods"]] == list(range(31, 7, -1))
+    assert listed["periods"][0]["starts_at"] == "2026-06-01T00:00:00Z"
 
 
 def test_cancelling_needs_to_say_when_and_gives_the_unused_back_unless_told_otherwise(api):

@@ -150,6 +150,31 @@ def test_a_draft_is_replaced_by_who_has_read_it(client, draft):
     assert AuditEntry.objects.get(action="save_draft").after == {"fee": "49.00"}
 
 
+def test_a_draft_can_be_sent_back_as_it_was_read(client, draft):
+    read = client.get(f"{VERSIONS}/1")
+    saved = client.put(f"{VERSIONS}/1", read.json(), headers={"If-Match": read["ETag"]})
+    assert saved.status_code == 200, saved.content
+    assert client.get(f"{VERSIONS}/1").json() == {**read.json(), "revision": 2}
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        {"number": 2},
+        {"number": True},
+        {"status": "published"},
+        {"revision": 2},
+        {"published_at": "2026-06-01T00:00:00Z"},
+        {"effective_at": "2026-06-01T00:00:00Z"},
+    ],
+)
+def test_what_only_we_set_is_not_edited(client, draft, edited):
+    document = draft.json() | edited | {"fee": "1.00"}
+    response = client.put(f"{VERSIONS}/1", document, headers={"If-Match": draft["ETag"]})
+    assert (response.status_code, faults(response)) == (422, [(*edited, "read_only")])
+    assert client.get(f"{VERSIONS}/1").json() == draft.json()
+
+
 def test_what_a_new_document_leaves_out_goes_back_to_its_default(client, draft):
     saved = client.put(f"{VERSIONS}/1", {"currency": "EUR"}, headers={"If-Match": '"1"'}).json()
     assert (saved["charges"], saved["features"], saved["fee"], saved["currency"]) == ([], {}, "0.00", "EUR")

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.test import Client
 
+from billing_site.http.wire import timestamp
 from metering.models import UsageEvent
 from metering.selectors import usage as selector
 from subscriptions.services.keys import issue_key
@@ -117,20 +118,21 @@ def test_a_reversal_is_taken_off_where_the_event_was(client, world):
     assert rows(client, world, window="day") == [("2026-06-10T04:00:00Z", "6", 1)]
 
 
-def test_a_replayed_event_counts_where_it_had_occurred(client):
-    world = make_world(now=NOW, meter=False, version=_tier_of_a_later_meter())
-    world.record(world.event(None, time=at("2026-06-10 12:00"), images=3))
-    assert rows(client, world) == []
-    make_meter("images", event_type="llm.completion", value_property="images")
-    # The tier has no charge for the new meter, so there is still nothing to count.
+def test_a_replayed_event_counts_where_it_had_occurred(client, world):
+    # The window of an unknown tenant's events is that of the wall clock.
+    half_past = datetime.now(tz=UTC).replace(minute=30, second=0, microsecond=0) - timedelta(days=2)
+    event = world.event(3, time=half_past)
+    event.subject = "org_new"
+    world.record(event)
+    now = half_past + timedelta(days=2)
+    new = make_world(code="org_new", version=publish("new"), starts_at=half_past - timedelta(days=5), now=now)
+    assert rows(client, new) == []
     answer = client.post("/api/v1/events/replay", "{}", content_type="application/json").json()
-    assert answer == {"counted": 0, "unmatched": 1}
-    assert rows(client, world) == []
-
-
-def _tier_of_a_later_meter():
-    make_meter()
-    return publish("later")
+    assert answer == {"counted": 1, "unmatched": 0}
+    hour = half_past.replace(minute=0)
+    assert rows(client, new, window="hour", **{"from": timestamp(hour - timedelta(days=1)), "to": timestamp(now)}) == [
+        (timestamp(hour), "3", 1)
+    ]
 
 
 def test_other_tenants_usage_is_their_own(client, world):

@@ -28,6 +28,13 @@ def test_the_example_lists_what_is_read_and_nothing_else():
     assert read == listed
 
 
+def test_the_operations_page_explains_each_of_them():
+    listed = set(re.findall(r"^# ?([A-Z][A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    table = re.findall(r"^\| (`[A-Z].*?) \|", (ROOT / "docs/operations.md").read_text(), re.MULTILINE)
+
+    assert {name for cell in table for name in re.findall(r"`([A-Z_]+)`", cell)} == listed
+
+
 def test_reading_a_variable_is_recognised():
     code = 'env("A"); env.bool("B", default=True); os.environ["C"]; os.environ.get("D"); {}.get("E"); environment["F"]'
 

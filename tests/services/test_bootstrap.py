@@ -3,8 +3,10 @@ from io import StringIO
 import pytest
 from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
+from django.db import connection
 
 from subscriptions.models import ApiKey
+from tests.world import make_world
 
 pytestmark = pytest.mark.django_db
 
@@ -58,3 +60,16 @@ def test_a_key_that_cannot_be_used_is_named_and_nothing_is_created(monkeypatch):
     with pytest.raises(CommandError, match="TIERBOOK_BOOTSTRAP_API_KEY cannot be used: secret must be 20 to 200"):
         bootstrap()
     assert not get_user_model().objects.exists()
+
+
+def test_what_runs_before_the_first_start_makes_the_partition_of_the_first_events():
+    call_command("prepare", stdout=StringIO())
+    world = make_world()
+    world.use(5)
+
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT tableoid::regclass::text = %s || to_char(now() AT TIME ZONE 'UTC', 'YYYY_MM') FROM metering_usageevent",
+            ["metering_usageevent_"],
+        )
+        assert cursor.fetchall() == [(True,)]

@@ -7,7 +7,7 @@ from django.db import IntegrityError, transaction
 
 from subscriptions.models import AuditEntry, Meter
 from subscriptions.services import catalog
-from subscriptions.services.meter_documents import AggregationNotAvailable, InvalidMeter
+from subscriptions.services.meter_documents import InvalidMeter
 from tests.world import make_meter
 
 pytestmark = pytest.mark.django_db
@@ -21,13 +21,6 @@ def test_how_a_meter_counts_is_stored_in_one_form():
     assert meter.value_property == [{"property": "input"}, {"property": "output.tokens", "weight": "4"}]
     assert meter.filters == {"region": ["eu", 1, "1.5", None], "live": True, "loss": "-2.5"}
     assert AuditEntry.objects.get().after["value_property"] == meter.value_property
-
-
-@pytest.mark.parametrize("aggregation", ["max", "latest", "unique_count"])
-def test_aggregations_of_a_later_release_say_so(aggregation):
-    with pytest.raises(AggregationNotAvailable) as refusal:
-        make_meter(aggregation=aggregation)
-    assert refusal.value.code == "aggregation_not_available"
 
 
 @pytest.mark.parametrize(
@@ -48,6 +41,9 @@ def test_aggregations_of_a_later_release_say_so(aggregation):
         ),
         ({"value_property": [{"property": "a", "money": 1}]}, ("value_property.0.money", "not_true_or_false")),
         ({"aggregation": "count"}, ("value_property", "not_allowed")),
+        ({"aggregation": "latest", "value_property": None}, ("value_property", "required")),
+        ({"aggregation": "unique_count", "value_property": None}, ("value_property", "required")),
+        ({"aggregation": "unique_count", "value_property": [{"property": "a"}]}, ("value_property", "not_a_path")),
         ({"filters": ["a"]}, ("filters", "not_an_object")),
         ({"filters": {"a": []}}, ("filters.a", "required")),
         ({"filters": {"a": {"b": 1}}}, ("filters.a", "not_a_value")),

@@ -117,6 +117,19 @@ def test_a_fault_of_a_charge_is_named_by_its_path(tier, terms, fault):
     assert faults_of(tier, {"currency": "USD", "charges": [charge(**terms)]}) == [fault]
 
 
+@pytest.mark.parametrize("aggregation", ["max", "latest", "unique_count"])
+def test_what_needs_a_meter_that_adds_up_is_refused_for_one_that_does_not(tier, aggregation):
+    make_meter("seats", aggregation=aggregation)
+    price = {"model": "percentage", "rate": "1", "minimum_per_event": "1"}
+    terms = {"rollover_max": "5", "limits": [{"quantity": "1", "window": "PT5H"}], "price": price}
+    faults = [("rollover_max", "not_additive"), ("limits", "not_additive"), ("price", "not_additive")]
+    clamped = charge(meter="seats", included="0", **terms)
+    assert faults_of(tier, {"currency": "USD", "charges": [clamped]}) == [
+        (f"charges.0.{name}", code) for name, code in faults
+    ]
+    assert draft(tier, charge(included="0", **terms)).charges.count() == 1
+
+
 def test_a_fault_deep_in_a_price_is_named_by_its_path(tier):
     bands = [{"up_to": "10", "unit_amount": "1"}, {"up_to": "5", "unit_amount": "1"}, {"unit_amount": "1"}]
     broken = charge(price={"model": "graduated", "bands": bands})
