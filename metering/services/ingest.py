@@ -12,7 +12,6 @@ from uuid import UUID
 from django.db import transaction
 
 from billing_site.database import uuid7
-from billing_site.prepared import pipelined
 from metering.selectors.balances import BalanceView, Standing, balance_views
 from metering.selectors.placement import PlacedBalance, forget_placements
 from metering.services import event_rows
@@ -74,9 +73,8 @@ def _store(group: Group, posting_id: UUID, lock_timeout_ms: int | None) -> dict[
         if counted:
             locked = lock_counted(counted)
             times = {count.balance.id: candidate.now for candidate in counted for count in candidate.counts}
-            with pipelined():
-                post(fold(counted), posting_id=posting_id, kind="record", locked=locked, now_of=times)
-                views = _views(counted, locked)
+            post(fold(counted), posting_id=posting_id, kind="record", locked=locked, now_of=times)
+            views = _views(counted, locked)
     for candidate in fresh:
         _settle(candidate)
     return views
