@@ -4,6 +4,7 @@ import os
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
+from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -20,6 +21,7 @@ class Hello(APIView):
     authentication_classes = ()
     permission_classes = ()
     renderer_classes = (JSONRenderer,)
+    content_negotiation_class = DefaultContentNegotiation
 
     def get(self, request: Request) -> Response:
         """Say hello."""
