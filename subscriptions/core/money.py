@@ -18,6 +18,7 @@ from decimal import (
     localcontext,
 )
 from fractions import Fraction
+from functools import lru_cache
 
 _EXACT = Context(prec=80, traps=[Inexact, InvalidOperation, DivisionByZero, Overflow, FloatOperation])
 
@@ -178,7 +179,7 @@ def precise(amount: Fraction | Decimal) -> Decimal:
     places = _places_to_end(number.denominator)
     if places is None or places > _PRECISE_PLACES_MAX:
         return _from_units(round(number * 10**_ROUNDED_PLACES), _ROUNDED_PLACES)
-    return _from_units(int(number * 10**places), places)
+    return _from_units(number.numerator * (10**places // number.denominator), places)
 
 
 def _check_magnitude(number: Decimal) -> None:
@@ -224,6 +225,7 @@ def _largest_remainders(total_units: int, shares: Sequence[Fraction]) -> list[in
     return parts
 
 
+@lru_cache(maxsize=1000)
 def _places_to_end(denominator: int) -> int | None:
     """Return how many decimals a fraction in lowest terms has; None when they never end."""
     counts = []
