@@ -10,7 +10,7 @@ from collections import Counter
 from time import monotonic
 
 from invoices.models import AuditRun
-from invoices.selectors.books import BrokenBooks, broken_books
+from invoices.selectors.books import BrokenBooks, broken_books, refresh_statistics
 from subscriptions.models import Tenant
 from subscriptions.services import parking
 
@@ -24,6 +24,7 @@ def audit_books() -> AuditRun:
     Safe to run at any time, also twice at once: a tenant is parked once, and each run is kept.
     """
     started = monotonic()
+    refresh_statistics()
     found = broken_books()
     parked = _park(found)
     broken: Counter[str] = Counter()

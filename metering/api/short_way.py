@@ -19,7 +19,7 @@ from django.db import connection
 from rest_framework.exceptions import AuthenticationFailed
 
 from billing_site.http.authentication import bearer_token
-from billing_site.http.problems import MEDIA_TYPE, DomainError
+from billing_site.http.problems import MEDIA_TYPE, problem_bytes, translate
 from billing_site.http.serializers import CODE
 from billing_site.http.wire import BODY_BYTES_MAX
 from metering.api.balances import balances_body
@@ -91,8 +91,13 @@ def _balances(environ: Environment, code: str) -> Answer | None:
         return None
     try:
         return Answer(200, balances_body(code, wall_now()), {})
-    except DomainError:
-        return None
+    except Exception as exception:
+        error = translate(exception)
+        # Anything else is Django's to say; that the database does not answer need not be found out twice.
+        if error.status != HTTPStatus.SERVICE_UNAVAILABLE:
+            return None
+        document = problem_bytes(error.status, error.code, error.title, error.detail, error.errors)
+        return Answer(error.status, document, error.headers)
     finally:
         if not connection.in_atomic_block:
             connection.close()

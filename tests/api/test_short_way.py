@@ -1,12 +1,15 @@
 """The short way to events and balances takes the plain case, and answers it as Django would."""
 
 import json
+from threading import Thread
 
 import pytest
+from django.db import connection, transaction
 from django.test import Client, override_settings
 
 from metering.api import short_way
 from metering.models import UsageEvent
+from metering.services import reading
 from subscriptions.selectors.keys import forget_keys
 from subscriptions.services.keys import issue_key, revoke_key
 from tests.doors import ShortWayClient
@@ -114,3 +117,18 @@ def test_balances_of_nobody_and_with_a_query_are_django_s_to_refuse():
     assert client.get(f"/api/v1/tenants/{world.tenant.code}/balances?limit=1").status_code == 400
     assert knocking(ShortWayClient, "ingest").get(f"/api/v1/tenants/{world.tenant.code}/balances").status_code == 403
     assert client.taken == 0
+
+
+def test_where_balances_cannot_be_read_the_short_way_says_so_itself(monkeypatch):
+    monkeypatch.setattr(reading, "ANSWER_SECONDS", 0.5)
+    client = knocking(ShortWayClient, "read")
+    answers = []
+    asking = Thread(target=lambda: answers.append(client.get("/api/v1/tenants/anybody/balances")))
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("LOCK TABLE subscriptions_tenant IN ACCESS EXCLUSIVE MODE")
+        asking.start()
+        asking.join(20)
+    [answer] = answers
+    assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
+    assert answer.headers["Retry-After"]
+    assert client.taken == 1
