@@ -111,7 +111,8 @@ def test_what_a_killed_process_leaves_unanswered_is_sent_again_and_waiting_count
 
 @pytest.mark.django_db(transaction=True)
 def test_usage_of_its_tenants_that_it_did_not_post_is_a_difference(web):
-    with load(web, "--rate", "50", "--duration", "2", "--tenants", "2") as script:
+    # Single events alone, so that the schedule fills both seconds and the intruder comes in between.
+    with load(web, "--rate", "50", "--duration", "2", "--tenants", "2", "--mix", "single=1") as script:
         data = {"total_tokens": 5}
         intruder = {"id": "intruder", "subject": f"{script.run}-2", "type": "load.tokens", "data": data}
         assert web.api.call("POST", "/events", intruder).status == 202
