@@ -178,8 +178,16 @@ class Suite:
 
     def inexact(self) -> list[str]:
         """Compare the books with what was sent and answered; name what differs. Broken answers leave it open what was stored."""
-        if any(path.errors or path.warm_up_errors for path in self.paths.values()):
-            return ["The books were not compared with what was sent: some answers were not the expected ones."]
+        unexpected = [
+            f"{path.name}{'' if path.errors else ', warming up'}"
+            for path in self.paths.values()
+            if path.errors or path.warm_up_errors
+        ]
+        if unexpected:
+            where = "; ".join(unexpected)
+            return [
+                f"The books were not compared with what was sent, as some answers were not the expected ones: {where}."
+            ]
         sent = self._loads.sent
         books = {
             "The product's": (population.used(), sent[EVENTS] + sent[VIEW]),

@@ -87,8 +87,8 @@ class Placement:
         return None
 
 
-# About a kilobyte each.
-REMEMBERED_MAX = 10_000
+# About four kilobytes each.
+REMEMBERED_MAX = 5_000
 
 _remembered: dict[str, Placement] = {}
 
