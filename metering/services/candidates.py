@@ -141,7 +141,7 @@ class Group:
                 candidate.first = first
         return list(firsts.values())
 
-    def forget_placements(self) -> None:
+    def start_over(self) -> None:
         """Prepare for another resolution: what was decided against a placement that has changed is open again."""
         for candidate in self.candidates:
             candidate.counts = []

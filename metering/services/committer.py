@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from django.db import DatabaseError, InterfaceError, OperationalError, connection
+from django.db import InterfaceError, OperationalError, connection
 
 from billing_site.database import run_with_retries, sqlstate, uuid7
 from billing_site.http.problems import DomainError
@@ -167,7 +167,7 @@ def _write(group: _Group, *, lock_timeout_ms: int | None) -> None:
             if pause is None:
                 raise StorageUnavailable("The database did not answer.") from error
             time.sleep(pause)
-        except DatabaseError:
+        except Exception:
             if len(group) == 1:
                 raise
             logger.exception("a group of %d requests is written one by one", len(group))

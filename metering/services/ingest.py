@@ -52,7 +52,7 @@ def record_events(
             views = _store(group, posting_id, lock_timeout_ms)
             break
         except StaleBalances:
-            group.forget_placements()
+            group.start_over()
     else:
         raise RuntimeError(f"the balances of a group changed {RESOLUTIONS_MAX} times while it was being resolved")
     group.answer_followers()

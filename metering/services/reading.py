@@ -22,10 +22,9 @@ logger = logging.getLogger(__name__)
 GROUP_TENANTS = 500
 # How long a request waits for its answer before it is told to come back.
 ANSWER_SECONDS = 10
-# Tries on a new connection when one has broken.
-TRIES = 2
 
 _Question = tuple[str, datetime]
+_Group = list[Waiting[_Question, TenantBalances | None]]
 
 
 class _Reader:
@@ -38,13 +37,7 @@ class _Reader:
 
     def _run(self) -> None:
         while True:
-            group = self.groups.next()
-            try:
-                _answer(group)
-            except Exception as error:  # the thread must outlive whatever a group does
-                logger.error("balances of %d tenants were not read", len(group), exc_info=error)
-                for one in group:
-                    one.fail(error)
+            _answer(self.groups.next())
 
 
 _reader: _Reader | None = None
@@ -78,16 +71,29 @@ def _of_this_process() -> _Reader:
     return reader
 
 
-def _answer(group: list[Waiting[_Question, TenantBalances | None]]) -> None:
-    codes = {one.question[0] for one in group}
-    wall = max(one.question[1] for one in group)
-    for left in reversed(range(TRIES)):
-        try:
-            found = balances_of_tenants(codes, wall=wall)
-            break
-        except (OperationalError, InterfaceError):
-            connection.close()
-            if not left:
-                raise
+def _answer(group: _Group) -> None:
+    """Answer a group; where that fails, each alone, so that a tenant whose balances cannot be read fails alone. Never raises."""
+    try:
+        found = _read(group)
+    except Exception as error:
+        if len(group) == 1 or isinstance(error, OperationalError | InterfaceError):
+            logger.error("balances of %d tenants were not read", len(group), exc_info=error)
+            for one in group:
+                one.fail(error)
+            return
+        for one in group:
+            _answer([one])
+        return
     for one in group:
         one.answer(found.get(one.question[0]))
+
+
+def _read(group: _Group) -> dict[str, TenantBalances]:
+    codes = {one.question[0] for one in group}
+    wall = max(one.question[1] for one in group)
+    try:
+        return balances_of_tenants(codes, wall=wall)
+    except (OperationalError, InterfaceError):
+        # The connection may have broken since it was used last: a new one decides.
+        connection.close()
+        return balances_of_tenants(codes, wall=wall)

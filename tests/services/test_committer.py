@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 import pytest
 from django.db import connection, connections, transaction
 
-from metering.models import EventKey, MeterBalance, Posting
+from metering.models import EventKey, MeterBalance, Posting, SegmentTotal
 from metering.services import committer
+from metering.services.reading import read_balances
 from metering.services.requests import Record
-from tests.world import make_world
+from tests.world import charge, make_meter, make_world, publish
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -92,3 +93,48 @@ def test_when_the_database_refuses_nothing_is_acknowledged(monkeypatch):
         submit(world.event(100))
     assert connection is not None
     assert world.position() == ("0", "0", "0")
+
+
+@pytest.fixture
+def unpriceable():
+    """A tenant whose totals deny the overage of its balance, so that pricing raises; its books are put right afterwards."""
+    package = {"model": "package", "size": "10", "amount": "1"}
+    make_meter()
+    world = make_world(version=publish("packs", charges=[charge(price=package)]))
+    world.use(10_400)
+    totals = SegmentTotal.objects.filter(balance=world.balance())
+    totals.update(quantity=1)
+    yield world
+    totals.update(quantity=10_400)
+
+
+def test_a_request_that_cannot_be_written_fails_alone(unpriceable):
+    healthy = make_world()
+
+    def post(number):
+        try:
+            return submit((unpriceable if number % 4 == 0 else healthy).event(1))
+        except ValueError:
+            return "failed"
+
+    with ThreadPoolExecutor(32) as threads:
+        answers = list(threads.map(post, range(96)))
+    assert set(answers[::4]) == {"failed"}
+    assert {answer for number, answer in enumerate(answers) if number % 4} == {"accepted"}
+    assert (healthy.position(), unpriceable.position()) == (("72", "72", "0"), ("10400", "10000", "400"))
+
+
+def test_balances_that_cannot_be_read_fail_alone(unpriceable):
+    healthy = make_world()
+
+    def read(number):
+        code = (unpriceable if number % 4 == 0 else healthy).tenant.code
+        try:
+            return len(read_balances(code, wall=datetime.now(tz=UTC)).views)
+        except ValueError:
+            return "failed"
+
+    with ThreadPoolExecutor(32) as threads:
+        answers = list(threads.map(read, range(96)))
+    assert set(answers[::4]) == {"failed"}
+    assert {answer for number, answer in enumerate(answers) if number % 4} == {1}
