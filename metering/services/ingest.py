@@ -5,6 +5,7 @@ An accepted event is a counted event. There is no state in between, and no secon
 path: a key that it knows is confirmed by one read of `EventKey`, and what PostgreSQL does not have goes the normal way.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
@@ -20,6 +21,8 @@ from metering.services.posting import BalanceRow, LockedBalance, Movement, lock_
 from metering.services.requests import ACCEPTED, UNMATCHED, IngestReport, Outcome, Record
 from metering.services.values import ValueMovement, take_in
 from subscriptions.core.money import exact
+
+logger = logging.getLogger(__name__)
 
 # How often a group is resolved again because a close, a change or a grant came between reading and locking.
 RESOLUTIONS_MAX = 8
@@ -94,7 +97,19 @@ def _views(counted: Sequence[Candidate], locked: Mapping[int, LockedBalance]) ->
             for grant in balance.grants:
                 if grant.covers(candidate.now):
                     standing.add_grant(grant.quantity, balance.remaining[int(grant.id)])
-    return dict(zip(standings, balance_views(list(standings.values())), strict=True))
+    try:
+        return dict(zip(standings, balance_views(list(standings.values())), strict=True))
+    except (ArithmeticError, LookupError, ValueError):
+        # Books that do not balance cannot be priced. Their usage is recorded all the same; only the answer lacks them.
+        return {balance_id: view for balance_id, one in standings.items() for view in _view_if_priceable(one)}
+
+
+def _view_if_priceable(standing: Standing) -> list[BalanceView]:
+    try:
+        return balance_views([standing])
+    except (ArithmeticError, LookupError, ValueError):
+        logger.exception("balance %d cannot be priced", standing.row.pk)
+        return []
 
 
 def lock_counted(counted: Sequence[Candidate]) -> dict[int, LockedBalance]:

@@ -105,15 +105,38 @@ def unpriceable():
     totals = SegmentTotal.objects.filter(balance=world.balance())
     totals.update(quantity=1)
     yield world
-    totals.update(quantity=10_400)
+    totals.update(quantity=world.balance().used)
 
 
-def test_a_request_that_cannot_be_written_fails_alone(unpriceable):
+def test_usage_of_a_tenant_whose_books_are_broken_is_recorded_beside_the_others(unpriceable):
     healthy = make_world()
 
     def post(number):
+        world = unpriceable if number % 4 == 0 else healthy
+        report = committer.submit(Record([world.event(1)], datetime.now(tz=UTC)))
+        return report.outcomes[0].status, len(report.balances)
+
+    with ThreadPoolExecutor(32) as threads:
+        answers = list(threads.map(post, range(96)))
+    assert set(answers[::4]) == {("accepted", 0)}
+    assert {answer for number, answer in enumerate(answers) if number % 4} == {("accepted", 1)}
+    assert (healthy.position(), unpriceable.position()) == (("72", "72", "0"), ("10424", "10000", "424"))
+
+
+def test_a_request_that_cannot_be_written_fails_alone(monkeypatch):
+    poison, healthy = make_world(), make_world()
+    real = committer.record_events
+
+    def refuses_poison(requests, **kwargs):
+        if any(event.subject == poison.tenant.code for request in requests for event in request.events):
+            raise ValueError("poison")
+        return real(requests, **kwargs)
+
+    monkeypatch.setattr(committer, "record_events", refuses_poison)
+
+    def post(number):
         try:
-            return submit((unpriceable if number % 4 == 0 else healthy).event(1))
+            return submit((poison if number % 4 == 0 else healthy).event(1))
         except ValueError:
             return "failed"
 
@@ -121,7 +144,7 @@ def test_a_request_that_cannot_be_written_fails_alone(unpriceable):
         answers = list(threads.map(post, range(96)))
     assert set(answers[::4]) == {"failed"}
     assert {answer for number, answer in enumerate(answers) if number % 4} == {"accepted"}
-    assert (healthy.position(), unpriceable.position()) == (("72", "72", "0"), ("10400", "10000", "400"))
+    assert healthy.position() == ("72", "72", "0")
 
 
 def test_balances_that_cannot_be_read_fail_alone(unpriceable):
