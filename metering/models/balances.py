@@ -15,8 +15,10 @@ class MeterBalance(Due):
     The lock on this row guards the pool's segments, grants and ledger entries of the period.
     """
 
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, db_constraint=False, related_name="balances")
-    period = models.ForeignKey(BillingPeriod, on_delete=models.PROTECT, related_name="balances")
+    tenant = models.ForeignKey(
+        Tenant, on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="balances"
+    )
+    period = models.ForeignKey(BillingPeriod, on_delete=models.PROTECT, db_index=False, related_name="balances")
     meter = models.ForeignKey(Meter, on_delete=models.PROTECT, related_name="balances")
     # Empty for the meter's shared pool, else the dimensions of the charge whose own pool it is, as canonical JSON.
     pool = models.TextField(blank=True, default="")
@@ -55,7 +57,9 @@ class MeterBalance(Due):
 class SegmentTotal(models.Model):
     """Usage of one dimension set in one segment of a balance: all that rating needs to know of the events."""
 
-    balance = models.ForeignKey(MeterBalance, on_delete=models.PROTECT, db_constraint=False, related_name="segments")
+    balance = models.ForeignKey(
+        MeterBalance, on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="segments"
+    )
     # The segment's first instant.
     segment_at = models.DateTimeField()
     dimension_key = models.TextField()

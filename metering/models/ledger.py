@@ -44,11 +44,15 @@ class LedgerEntry(models.Model):
         EXPIRE = "expire"
 
     id = models.BigAutoField(primary_key=True)
-    posting = models.ForeignKey(Posting, on_delete=models.PROTECT, db_constraint=False, related_name="entries")
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, db_constraint=False, related_name="+")
-    balance = models.ForeignKey(MeterBalance, on_delete=models.PROTECT, db_constraint=False, related_name="entries")
+    posting = models.ForeignKey(
+        Posting, on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="entries"
+    )
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="+")
+    balance = models.ForeignKey(
+        MeterBalance, on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="entries"
+    )
     grant = models.ForeignKey(
-        "CreditGrant", null=True, on_delete=models.PROTECT, db_constraint=False, related_name="entries"
+        "CreditGrant", null=True, on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="entries"
     )
     kind = models.CharField(max_length=10, choices=Kind)
     segment_at = models.DateTimeField()
@@ -63,6 +67,7 @@ class LedgerEntry(models.Model):
     class Meta:
         verbose_name_plural = "ledger entries"
         constraints = [one_of("kind", ["usage", "walk", "grant", "expire"], name="ledger_entry_kind")]
+        # Every index is written with every entry: a grant's or a posting's entries are found by their balance.
         indexes = [
             models.Index(fields=["balance", "id"], name="ledger_entry_by_balance"),
             models.Index(fields=["tenant", "-id"], name="ledger_entry_by_tenant"),

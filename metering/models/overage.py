@@ -24,10 +24,10 @@ class OverageCharge(models.Model):
 
     public_id = models.UUIDField(default=uuid7, unique=True, editable=False)
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="overage_charges")
-    period = models.ForeignKey(BillingPeriod, on_delete=models.PROTECT, related_name="overage_charges")
+    period = models.ForeignKey(BillingPeriod, on_delete=models.PROTECT, db_index=False, related_name="overage_charges")
     balance = models.ForeignKey(MeterBalance, on_delete=models.PROTECT, related_name="overage_charges")
     # The charge names its version.
-    charge = models.ForeignKey(Charge, on_delete=models.PROTECT, related_name="overage_charges")
+    charge = models.ForeignKey(Charge, on_delete=models.PROTECT, db_index=False, related_name="overage_charges")
     kind = models.CharField(max_length=10, choices=Kind, default=Kind.OVERAGE)
     # 1, 2, 3 … within charge, period and kind.
     sequence = models.PositiveIntegerField()
