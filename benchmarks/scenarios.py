@@ -21,7 +21,7 @@ CLOSING_SECONDS = 10.0
 # After a time without Redis, until everything that had given it up asks again.
 RECOVERY_SECONDS = 1.5
 # The product's address, which a shim may serve before Django does, and the same view under an address that a shim does not know.
-EVENTS, VIEW = "/api/v1/events", "/bench/events"
+EVENTS, VIEW = "/api/v1/events", "/api/v1/bench/events"
 HELLO, NAIVE, NAIVE_BATCH, LEAN_BATCH = (
     "/bench/hello",
     "/bench/naive/events",

@@ -37,7 +37,7 @@ urlpatterns = [
     path("bench/worker", worker),
     path("bench/hello", Hello.as_view()),
     # The product's own view, under an address that a shim before Django does not know.
-    path("bench/events", Events.as_view()),
+    path("api/v1/bench/events", Events.as_view()),
     path("bench/naive/events", NaiveEvents.as_view()),
     path("bench/naive/batch", NaiveBatch.as_view()),
     path("bench/naive/lean-batch", LeanBatch.as_view()),

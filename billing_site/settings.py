@@ -74,11 +74,11 @@ MIDDLEWARE = [
     "billing_site.http.middleware.ProblemMiddleware",  # first: refusals by the others pass through it
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
+    "billing_site.http.middleware.PageSessions",
     "django.middleware.common.CommonMiddleware",
-    "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
+    "billing_site.http.middleware.PageForms",
+    "billing_site.http.middleware.PageUsers",
+    "billing_site.http.middleware.PageMessages",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
@@ -142,6 +142,8 @@ DATABASES["default"] |= {
         # A full pool is answered with 503 after two seconds, never with a hang.
         "pool": {"min_size": 1, "max_size": env.int("DATABASE_POOL_SIZE", default=8), "timeout": 2},
         "connect_timeout": 3,
+        # Django's default forbids preparing, even where it is asked for (billing_site.prepared); its own cursors never ask.
+        "prepare_threshold": 5,
         "application_name": "tierbook",
         "options": " ".join(f"-c {name}={milliseconds}" for name, milliseconds in _timeouts.items()),
     },

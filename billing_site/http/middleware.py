@@ -3,9 +3,14 @@
 from collections.abc import Callable
 from html import escape
 
+from django.contrib.auth.middleware import AuthenticationMiddleware
+from django.contrib.messages.middleware import MessageMiddleware
+from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.handlers.wsgi import LimitedStream
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.middleware.csrf import CsrfViewMiddleware
+from django.utils.deprecation import MiddlewareMixin
 
 from billing_site.http.parsers import LENGTH_UNKNOWN
 from billing_site.http.problems import (
@@ -24,6 +29,8 @@ from billing_site.http.problems import (
 from billing_site.http.wire import BODY_BYTES_MAX
 
 API_PREFIX = "/api/"
+# Where callers are known by their key alone.
+KEYS_PREFIX = "/api/v1/"
 QUERY_BYTES_MAX = 8 * 1024
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
@@ -54,6 +61,31 @@ class ProblemMiddleware:
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
         """Answer for views under /api/ that are not DRF's; other pages keep Django's handling."""
         return problem_for(translate(exception)) if _under_api(request) else None
+
+
+class _PagesOnly(MiddlewareMixin):
+    """Middleware that requests with a key pass by: they have no session, no cookie and no form, and come thousands of times a second."""
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if request.path_info.startswith(KEYS_PREFIX):
+            return self.get_response(request)  # type: ignore[return-value]
+        return super().__call__(request)  # type: ignore[return-value]
+
+
+class PageSessions(_PagesOnly, SessionMiddleware):
+    """Django's sessions, for pages."""
+
+
+class PageForms(_PagesOnly, CsrfViewMiddleware):
+    """Django's protection of forms, for pages."""
+
+
+class PageUsers(_PagesOnly, AuthenticationMiddleware):
+    """Django's users, for pages."""
+
+
+class PageMessages(_PagesOnly, MessageMiddleware):
+    """Django's messages, for pages."""
 
 
 def handler400(request: HttpRequest, exception: Exception) -> HttpResponseBase:

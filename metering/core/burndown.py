@@ -57,9 +57,12 @@ class Grant:
         return max(self.effective_at, min(ends)) if ends else None
 
     def covers(self, instant: datetime) -> bool:
-        """Return whether usage that occurs at `instant` may burn this grant."""
-        ends_at = self.ends_at
-        return self.effective_at <= instant and (ends_at is None or instant < ends_at)
+        """Return whether usage that occurs at `instant` may burn this grant: whether it lies in [effective_at, ends_at)."""
+        return (
+            self.effective_at <= instant
+            and (self.expires_at is None or instant < self.expires_at)
+            and (self.voided_at is None or instant < self.voided_at)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,7 @@ def submit(request: Record) -> IngestReport:
     """
     global _committer
     # A thread that waits must hold no connection: the pool is small, and the committer itself needs one.
-    if not connection.in_atomic_block:
+    if connection.connection is not None and not connection.in_atomic_block:
         connection.close()
     committer = _committer
     if committer is None or committer.pid != os.getpid():
