@@ -1,6 +1,7 @@
 """Meters as the core reads them."""
 
-from collections.abc import Iterable
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from billing_site.prepared import run
@@ -18,27 +19,53 @@ class CountingMeter:
     rejects_late: bool
 
 
+# How long a process goes by what it has read of meters. That a meter was added since is found out at once (`ingest`).
+REMEMBERED_SECONDS = 1.0
+
 _METERS = """
-SELECT id, code, event_type, window_days, late_policy FROM subscriptions_meter WHERE event_type = ANY(%s::text[]) ORDER BY id
+SELECT id, code, event_type, window_days, late_policy FROM subscriptions_meter ORDER BY id
 """
 
+
+@dataclass(frozen=True, slots=True)
+class Meters:
+    """All meters as they were read together."""
+
+    by_type: Mapping[str, Sequence[CountingMeter]]
+    # Meters are never deleted, so that it grows with each that is added.
+    sum_of_ids: int
+    read_at: float
+
+    def of_type(self, event_type: str) -> Sequence[CountingMeter]:
+        """Return the meters that count events of this type."""
+        return self.by_type.get(event_type, ())
+
+
 _known: dict[int, MeterDefinition] = {}
+_remembered: list[Meters] = []
 
 
-def counting_meters(event_types: Iterable[str]) -> dict[str, list[CountingMeter]]:
+def counting_meters(*, afresh: bool = False) -> Meters:
     """
-    Return the meters of each event type, read afresh, so that a new meter counts at once.
+    Return the meters, as this process has read them within the last second, or afresh.
 
-    A type that no meter counts is missing from the answer.
+    Who writes by what was remembered asks in its transaction whether a meter has been added since, so that a new one counts at once.
     """
+    if _remembered and not afresh and time.monotonic() - _remembered[0].read_at < REMEMBERED_SECONDS:
+        return _remembered[0]
+    read_at = time.monotonic()
     by_type: dict[str, list[CountingMeter]] = {}
-    for meter_id, code, event_type, window_days, late_policy in run(_METERS, [sorted(set(event_types))]):
+    sum_of_ids = 0
+    for meter_id, code, event_type, window_days, late_policy in run(_METERS):
         definition = _known.get(meter_id)
         if definition is None or definition.code != code:
             definition = definition_of(Meter.objects.get(pk=meter_id))
         counting = CountingMeter(meter_id, definition, window_days, late_policy == Meter.LatePolicy.REJECT)
         by_type.setdefault(event_type, []).append(counting)
-    return by_type
+        sum_of_ids += meter_id
+    meters = Meters(by_type, sum_of_ids, read_at)
+    _remembered[:] = [meters]
+    return meters
 
 
 def definition_of(meter: Meter) -> MeterDefinition:

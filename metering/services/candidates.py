@@ -22,7 +22,7 @@ from metering.core.measuring import (
     dimension_key,
     measure,
 )
-from metering.selectors.meters import CountingMeter, counting_meters
+from metering.selectors.meters import CountingMeter, Meters
 from metering.selectors.placement import (
     PlacedBalance,
     PlacedPeriod,
@@ -174,9 +174,9 @@ def _has_candidate(slots: Iterable[Candidate | Outcome]) -> bool:
     return any(isinstance(slot, Candidate) for slot in slots)
 
 
-def classify(group: Group, *, checks_window: bool = True) -> None:
+def classify(group: Group, meters: Meters, *, checks_window: bool = True) -> None:
     """
-    Decide for every undecided event of the group what it would count. A replay does not ask for the window again.
+    Decide for every undecided event of the group what these meters would count. A replay does not ask for the window again.
 
     Afterwards each has counts, a reason why it is unmatched, or an outcome. What is rejected here may still be a repeat of a
     stored event: identity goes before the window, so the caller's key look-up has already answered those.
@@ -184,8 +184,7 @@ def classify(group: Group, *, checks_window: bool = True) -> None:
     undecided = list(group.undecided())
     if not undecided:
         return
-    meters = counting_meters(candidate.event.type for candidate in undecided)
-    measured = {id(candidate): _measured(candidate, meters.get(candidate.event.type, [])) for candidate in undecided}
+    measured = {id(candidate): _measured(candidate, meters.of_type(candidate.event.type)) for candidate in undecided}
     undecided = [candidate for candidate in undecided if candidate.outcome is None]
     placements = _placements(undecided, measured)
     places: _Places = {}

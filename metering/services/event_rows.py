@@ -44,7 +44,8 @@ WITH sent AS MATERIALIZED (
            CASE WHEN unmatched_code = '' THEN %s::uuid END, unmatched_code
     FROM sent WHERE (id IN (SELECT event_id FROM claimed)) IS TRUE
 )
-SELECT id FROM sent WHERE (id IN (SELECT event_id FROM claimed)) IS NOT TRUE
+SELECT id, NULL FROM sent WHERE (id IN (SELECT event_id FROM claimed)) IS NOT TRUE
+UNION ALL SELECT NULL, COALESCE(sum(id), 0)::bigint FROM subscriptions_meter
 """
 
 _READ_KEYS = """
@@ -99,9 +100,13 @@ def answer_rejected_repeats(group: Group) -> None:
     answer_repeats(rejected)
 
 
-def insert(candidates: Sequence[Candidate], posting_id: UUID, *, lock_timeout_ms: int | None = None) -> list[Candidate]:
+def insert(
+    candidates: Sequence[Candidate], posting_id: UUID, *, lock_timeout_ms: int | None = None
+) -> tuple[list[Candidate], int]:
     """
     Claim the identities, store the events that got theirs, and return these; the others are answered as repeats.
+
+    The second answer is the sum of the meters' ids, by which a caller sees whether it knew all that could count (`Meters.sum_of_ids`).
 
     A key that another transaction is claiming is waited for. All writers claim in key order, so that they wait and do not deadlock.
     With `lock_timeout_ms` the transaction waits no longer than this for any lock, here and later.
@@ -110,7 +115,7 @@ def insert(candidates: Sequence[Candidate], posting_id: UUID, *, lock_timeout_ms
     for candidate, event_id in zip(ordered, uuid7s(len(ordered)), strict=True):
         candidate.uuid = event_id
     events = [candidate.event for candidate in ordered]
-    repeated = run(
+    *repeated, (_, sum_of_meter_ids) = run(
         _INSERT,
         [
             None if lock_timeout_ms is None else str(lock_timeout_ms),
@@ -129,12 +134,12 @@ def insert(candidates: Sequence[Candidate], posting_id: UUID, *, lock_timeout_ms
             posting_id,
             posting_id,
         ],
-    ).fetchall()
+    )
     if not repeated:
-        return ordered
-    without_key = {row[0] for row in repeated}
+        return ordered, sum_of_meter_ids
+    without_key = {event_id for event_id, _ in repeated}
     answer_repeats([one for one in ordered if one.uuid in without_key], posting_id=posting_id)
-    return [one for one in ordered if one.uuid not in without_key]
+    return [one for one in ordered if one.uuid not in without_key], sum_of_meter_ids
 
 
 def explain_conflicts(group: Group) -> None:

@@ -14,6 +14,7 @@ from django.db import transaction
 
 from billing_site.database import uuid7
 from metering.selectors.balances import BalanceView, Standing, balance_views
+from metering.selectors.meters import Meters, counting_meters
 from metering.selectors.placement import PlacedBalance, forget_placements
 from metering.services import event_rows
 from metering.services.candidates import Candidate, Group, classify
@@ -28,8 +29,16 @@ logger = logging.getLogger(__name__)
 RESOLUTIONS_MAX = 8
 
 
-class StaleBalances(Exception):
-    """A balance has changed in kind since it was read: what was resolved against it must be resolved again."""
+class Stale(Exception):
+    """What the events were resolved against has changed since it was read: they must be resolved again."""
+
+
+class StaleBalances(Stale):
+    """A balance has changed in kind."""
+
+
+class StaleMeters(Stale):
+    """A meter has been added."""
 
 
 def record_events(
@@ -48,30 +57,34 @@ def record_events(
     posting_id = posting_id or uuid7()
     group = Group(requests)
     event_rows.answer_known(group, posting_id)
+    meters = counting_meters()
     for _ in range(RESOLUTIONS_MAX):
-        classify(group)
+        classify(group, meters)
         event_rows.answer_rejected_repeats(group)
         try:
-            views = _store(group, posting_id, lock_timeout_ms)
+            views = _store(group, meters, posting_id, lock_timeout_ms)
             break
-        except StaleBalances:
+        except Stale as stale:
             group.start_over()
+            meters = counting_meters(afresh=isinstance(stale, StaleMeters))
     else:
-        raise RuntimeError(f"the balances of a group changed {RESOLUTIONS_MAX} times while it was being resolved")
+        raise RuntimeError(f"what a group counts for changed {RESOLUTIONS_MAX} times while it was being resolved")
     group.answer_followers()
     event_rows.explain_conflicts(group)
     event_rows.remember(group)
     return [_report(group, index, views) for index in range(len(requests))]
 
 
-def _store(group: Group, posting_id: UUID, lock_timeout_ms: int | None) -> dict[int, BalanceView]:
+def _store(group: Group, meters: Meters, posting_id: UUID, lock_timeout_ms: int | None) -> dict[int, BalanceView]:
     """Write what is to be stored, and return the touched balances as they then stand."""
     candidates = group.storable()
     if not candidates:
         return {}
     views: dict[int, BalanceView] = {}
     with transaction.atomic():
-        fresh = event_rows.insert(candidates, posting_id, lock_timeout_ms=lock_timeout_ms)
+        fresh, sum_of_meter_ids = event_rows.insert(candidates, posting_id, lock_timeout_ms=lock_timeout_ms)
+        if sum_of_meter_ids != meters.sum_of_ids:
+            raise StaleMeters
         counted = [candidate for candidate in fresh if candidate.counts]
         if counted:
             locked = lock_counted(counted)

@@ -9,6 +9,7 @@ from django.db import transaction
 from billing_site.database import uuid7
 from metering.models import EventCount, UsageEvent
 from metering.selectors.events import decode_data, unmatched_events
+from metering.selectors.meters import counting_meters
 from metering.services.candidates import Candidate, Group, classify
 from metering.services.ingest import StaleBalances, fold, lock_counted
 from metering.services.posting import post
@@ -53,7 +54,7 @@ def _replay(events: list[UsageEvent], now: datetime) -> int:
     """Count one chunk in a transaction of its own; how many were counted."""
     for _ in range(3):
         group = Group([Record([_new_event(event) for event in events], now)])
-        classify(group, checks_window=False)
+        classify(group, counting_meters(afresh=True), checks_window=False)
         for candidate, event in zip(group.candidates, events, strict=True):
             candidate.uuid = event.pk
         counted = [candidate for candidate in group.undecided() if candidate.counts]
