@@ -9,11 +9,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any
 
 from django.db import transaction
 from django.db.models import Max, Sum
 
+from billing_site.database import among
 from billing_site.http.problems import DomainError
 from invoices.core.status import InvoiceStatus, may_become, status_when_finalized
 from invoices.core.totals import Totals, total_up
@@ -74,6 +76,7 @@ _LINE_COLUMNS = (
     "tier_version_id",
     "charge_id",
 )
+_draft_values, _final_values = attrgetter(*_DRAFT_COLUMNS), attrgetter(*_FINAL_COLUMNS)
 
 
 class InvoiceNotDraft(DomainError):
@@ -135,7 +138,7 @@ def draft_all(wanted: Sequence[Wanted], *, now: datetime) -> list[Invoice]:
         insert_rows(
             Invoice,
             _DRAFT_COLUMNS,
-            [tuple(getattr(invoice, name) for name in _DRAFT_COLUMNS) for invoice in drafts],
+            [_draft_values(invoice) for invoice in drafts],
             returning=("public_id", "id"),
         )
     )
@@ -176,9 +179,7 @@ def finalize_all(invoices: Sequence[Invoice], *, now: datetime, actor: str) -> N
         invoice.status = status_when_finalized(invoice.amount_due).value
         invoice.billed_to = _billed_to(invoice.tenant)
         invoice.finalized_at = now
-    update_rows(
-        Invoice, _FINAL_COLUMNS, [tuple(getattr(invoice, name) for name in _FINAL_COLUMNS) for invoice in invoices]
-    )
+    update_rows(Invoice, _FINAL_COLUMNS, [_final_values(invoice) for invoice in invoices])
     surpluses = [(invoice, "surplus", each.surplus) for invoice, each in zip(invoices, totals, strict=True)]
     write_credit([*surpluses, *((invoice, "applied", -invoice.credit_applied) for invoice in invoices)])
     numbers = [(invoice, {"number": invoice.printed_number}) for invoice in invoices]
@@ -195,7 +196,9 @@ def use_credit(invoices: Sequence[Invoice]) -> list[Totals]:
     The caller holds the locks of the number series where the credit is to be used in earnest.
     """
     amounts: dict[int, list[Decimal]] = {invoice.pk: [] for invoice in invoices}
-    for invoice_id, amount in InvoiceLine.objects.filter(invoice_id__in=amounts).values_list("invoice_id", "amount"):
+    for invoice_id, amount in InvoiceLine.objects.filter(among("invoice_id", amounts)).values_list(
+        "invoice_id", "amount"
+    ):
         amounts[invoice_id].append(amount)
     available = credit_balances(tenant_ids={invoice.tenant_id for invoice in invoices})
     used = []
@@ -280,7 +283,7 @@ def lock_subscription(subscription_id: int) -> Subscription:
 def lock_subscriptions(subscription_ids: Iterable[int]) -> dict[int, Subscription]:
     """Lock several, in id order."""
     subscriptions = Subscription.objects.select_for_update(no_key=True, of=("self",)).select_related("tenant")
-    return {row.pk: row for row in subscriptions.filter(pk__in=set(subscription_ids)).order_by("pk")}
+    return {row.pk: row for row in subscriptions.filter(among("pk", set(subscription_ids))).order_by("pk")}
 
 
 def last_closed_for_good(subscription: Subscription) -> BillingPeriod | None:

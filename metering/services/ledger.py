@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from django.db.models import F
 
-from billing_site.database import uuid7
+from billing_site.database import among, uuid7
 from metering.models import CreditGrant, LedgerEntry, MeterBalance, Posting
 from metering.services.overage import charge_locked
 from metering.services.rows import insert_rows, update_rows
@@ -22,11 +22,11 @@ def lock_for_closing(*, periods: Iterable[BillingPeriod]) -> list[MeterBalance]:
     by_id = {period.pk: period for period in periods}
     subscriptions = {period.subscription_id for period in by_id.values()}
     late = MeterBalance.objects.filter(
-        period__subscription_id__in=subscriptions, closed_at__isnull=False, due_at__isnull=False
+        among("period__subscription_id", subscriptions), closed_at__isnull=False, due_at__isnull=False
     )
     ids = {*late.values_list("pk", flat=True)}
-    ids.update(MeterBalance.objects.filter(period_id__in=by_id).values_list("pk", flat=True))
-    rows = MeterBalance.objects.select_for_update(no_key=True, of=("self",)).filter(pk__in=ids).order_by("pk")
+    ids.update(MeterBalance.objects.filter(among("period_id", by_id)).values_list("pk", flat=True))
+    rows = MeterBalance.objects.select_for_update(no_key=True, of=("self",)).filter(among("pk", ids)).order_by("pk")
     balances = list(rows)
     missing = {balance.period_id for balance in balances} - by_id.keys()
     by_id |= BillingPeriod.objects.in_bulk(missing) if missing else {}
@@ -68,7 +68,7 @@ def cut_balances(*, period: BillingPeriod) -> None:
 def _expire_what_is_left(balances: Sequence[MeterBalance]) -> None:
     ids = [balance.pk for balance in balances]
     grants = list(
-        CreditGrant.objects.filter(balance_id__in=ids, remaining__gt=Decimal(0))
+        CreditGrant.objects.filter(among("balance_id", ids), remaining__gt=Decimal(0))
         .order_by("pk")
         .values_list("pk", "tenant_id", "balance_id", "effective_at", "remaining")
     )

@@ -5,12 +5,12 @@ For chunks of hundreds of rows: `bulk_create` spends more on adapting values tha
 the model; checks nothing that the database does not check.
 """
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
+import msgspec
 from django.db import connection, models
 
 from metering.services.arrays import columns, plain_array, text_array, uuid_array
@@ -75,7 +75,7 @@ def _array(type_: str, values: tuple[Any, ...]) -> str:
     if type_ == "uuid":
         return uuid_array(values)
     if type_ == "jsonb":
-        return text_array([json.dumps(value) for value in values])
+        return text_array([msgspec.json.encode(value).decode() for value in values])
     if type_.startswith("timestamp"):
         return plain_array(None if value is None else value.isoformat() for value in values)
     return plain_array(values) if type_ in _UNQUOTED else text_array(values)
