@@ -45,12 +45,16 @@ def billable_lines(*, until: Mapping[int, datetime | None], zones: Mapping[int, 
     """
     items, charges = unbilled_fee_items(until=until), unbilled_charges(subscription_ids=until)
     tiers = _tier_names({item.version_id for of_one in items.values() for item in of_one})
+    alike: dict[tuple[int, str, str], _UsageWords] = {}
     found = {}
     for subscription_id in until:
         zone = zones[subscription_id]
         lines = [_line_of_item(item, tiers[item.version_id], zone) for item in items.get(subscription_id, [])]
         for charge in charges.get(subscription_id, []):
-            if line := _line_of_charge(charge, zone):
+            key = (charge.charge.pk, charge.pool, charge.kind)
+            if key not in alike:
+                alike[key] = _usage_words(charge)
+            if line := _line_of_charge(charge, alike[key], zone):
                 lines.append(line)
         found[subscription_id] = sorted(lines, key=lambda line: LINE_ORDER[line.values.kind])
     return found
@@ -94,23 +98,35 @@ def _line_of_item(item: UnbilledFee, tier: str, zone: str) -> BillableLine:
     return BillableLine(values, item.period_id, item.version_id, fee_item_id=item.pk)
 
 
-def _line_of_charge(unbilled: UnbilledCharge, zone: str) -> BillableLine | None:
-    latest, charge, period = unbilled.latest, unbilled.charge, unbilled.period
+@dataclass(frozen=True, slots=True)
+class _UsageWords:
+    """What the lines of a charge say alike, whoever's they are."""
+
+    words: str
+    unit_amount: Decimal | None
+
+
+def _usage_words(unbilled: UnbilledCharge) -> _UsageWords:
+    charge, kind = unbilled.charge, LineKind(unbilled.kind)
     assert charge.meter is not None  # a constraint: usage has its meter
-    kind = LineKind(unbilled.kind)
     words = usage_words(
         meter=charge.meter.name,
         dimensions=sorted(charge.dimensions.items()),
         included=included_in_pool(unbilled.pool, charge.meter.pk, charge.version_id),
         minimum=kind is LineKind.MINIMUM,
     )
+    return _UsageWords(words, _one_price(price_of_charge(charge)) if kind is LineKind.OVERAGE else None)
+
+
+def _line_of_charge(unbilled: UnbilledCharge, alike: _UsageWords, zone: str) -> BillableLine | None:
+    latest, charge, period = unbilled.latest, unbilled.charge, unbilled.period
     values = usage_line(
-        kind=kind,
-        description=f"{words}, {span_words(period.starts_at, period.ends_at, zone)}",
+        kind=LineKind(unbilled.kind),
+        description=f"{alike.words}, {span_words(period.starts_at, period.ends_at, zone)}",
         quantity=unbilled.quantity,
         cumulative=unbilled.cumulative,
         before=unbilled.before,
-        unit_amount=_one_price(price_of_charge(charge)) if kind is LineKind.OVERAGE else None,
+        unit_amount=alike.unit_amount,
         components=latest.components,
         currency=latest.currency,
     )

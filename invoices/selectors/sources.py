@@ -88,7 +88,7 @@ class UnbilledCharge:
     @property
     def cumulative(self) -> Fraction:
         """What the charge has come to in the period, exactly."""
-        return Fraction(self.latest.amount_numerator) / Fraction(self.latest.amount_denominator)
+        return Fraction(int(self.latest.amount_numerator), int(self.latest.amount_denominator))
 
 
 def unbilled_fee_items(*, until: Mapping[int, datetime | None]) -> dict[int, list[UnbilledFee]]:
@@ -156,7 +156,7 @@ def has_unbilled(*, subscription_id: int, until: datetime | None) -> bool:
 
 def cumulative_amount(booking: OverageCharge) -> Fraction:
     """Return what the charge had come to in its period with this booking, exactly, in major units of the currency."""
-    return Fraction(booking.amount_numerator) / Fraction(booking.amount_denominator)
+    return Fraction(int(booking.amount_numerator), int(booking.amount_denominator))
 
 
 class _UnbilledBooking(NamedTuple):

@@ -11,11 +11,12 @@ from datetime import datetime
 from decimal import Decimal
 from operator import attrgetter
 from typing import Any
+from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Max, Sum
 
-from billing_site.database import among
+from billing_site.database import among, uuid7s
 from billing_site.http.problems import DomainError
 from invoices.core.status import InvoiceStatus, may_become, status_when_finalized
 from invoices.core.totals import Totals, total_up
@@ -133,7 +134,11 @@ def draft_all(wanted: Sequence[Wanted], *, now: datetime) -> list[Invoice]:
         until={one.subscription.pk: _billable_until(one, now) for one in wanted},
         zones={one.subscription.pk: one.subscription.tenant.timezone for one in wanted},
     )
-    drafts = [_draft(one, billable[one.subscription.pk], now) for one in wanted if billable[one.subscription.pk]]
+    owed = [one for one in wanted if billable[one.subscription.pk]]
+    drafts = [
+        _draft(one, billable[one.subscription.pk], now, public_id)
+        for one, public_id in zip(owed, uuid7s(len(owed)), strict=True)
+    ]
     ids = dict(
         insert_rows(
             Invoice,
@@ -315,13 +320,14 @@ def _billable_until(wanted: Wanted, now: datetime) -> datetime | None:
     return None if ends_at is not None and ends_at <= reach else reach
 
 
-def _draft(wanted: Wanted, lines: Sequence[BillableLine], now: datetime) -> Invoice:
+def _draft(wanted: Wanted, lines: Sequence[BillableLine], now: datetime, public_id: UUID) -> Invoice:
     currency = terms_of(wanted.period.version_id).currency
     totals = total_up([line.values.amount for line in lines], currency=currency)
     return Invoice(
+        public_id=public_id,
         tenant=wanted.subscription.tenant,
-        subscription=wanted.subscription,
-        period=wanted.period,
+        subscription_id=wanted.subscription.pk,
+        period_id=wanted.period.pk,
         reason=wanted.reason,
         sequence=wanted.sequence,
         currency=currency,
