@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Max, Sum
 
 from billing_site.database import among, uuid7s
@@ -176,6 +176,7 @@ def finalize_all(invoices: Sequence[Invoice], *, now: datetime, actor: str) -> N
         return
     for invoice in invoices:
         refuse_parked(invoice.tenant)
+    _check_references()
     series = lock_series(series_of(invoice.tenant) for invoice in invoices)
     totals = use_credit(invoices)
     for name, row in series.items():
@@ -192,6 +193,16 @@ def finalize_all(invoices: Sequence[Invoice], *, now: datetime, actor: str) -> N
     outbox.write_all(
         type="invoice.finalized", payloads=[(invoice.tenant, _announcement(invoice)) for invoice in invoices]
     )
+
+
+def _check_references() -> None:
+    """
+    Let PostgreSQL check now what was written so far, which it would do at the commit.
+
+    Who waits for the number series waits until the commit; so as little as can be is left to that.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED")
 
 
 def use_credit(invoices: Sequence[Invoice]) -> list[Totals]:
@@ -287,8 +298,13 @@ def lock_subscription(subscription_id: int) -> Subscription:
 
 def lock_subscriptions(subscription_ids: Iterable[int]) -> dict[int, Subscription]:
     """Lock several, in id order."""
-    subscriptions = Subscription.objects.select_for_update(no_key=True, of=("self",)).select_related("tenant")
-    return {row.pk: row for row in subscriptions.filter(among("pk", set(subscription_ids))).order_by("pk")}
+    rows = Subscription.objects.select_for_update(no_key=True, of=("self",))
+    locked = list(rows.filter(among("pk", set(subscription_ids))).order_by("pk"))
+    # Not joined: for a chunk PostgreSQL would read the whole table of tenants.
+    tenants = {tenant.pk: tenant for tenant in Tenant.objects.filter(among("pk", {one.tenant_id for one in locked}))}
+    for subscription in locked:
+        subscription.tenant = tenants[subscription.tenant_id]
+    return {subscription.pk: subscription for subscription in locked}
 
 
 def last_closed_for_good(subscription: Subscription) -> BillingPeriod | None:

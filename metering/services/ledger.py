@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 
-from django.db.models import F
+from django.db.models import F, Q
 
 from billing_site.database import among, uuid7
 from metering.models import CreditGrant, LedgerEntry, MeterBalance, Posting
@@ -21,13 +21,9 @@ def lock_for_closing(*, periods: Iterable[BillingPeriod]) -> list[MeterBalance]:
     """
     by_id = {period.pk: period for period in periods}
     subscriptions = {period.subscription_id for period in by_id.values()}
-    late = MeterBalance.objects.filter(
-        among("period__subscription_id", subscriptions), closed_at__isnull=False, due_at__isnull=False
-    )
-    ids = {*late.values_list("pk", flat=True)}
-    ids.update(MeterBalance.objects.filter(among("period_id", by_id)).values_list("pk", flat=True))
-    rows = MeterBalance.objects.select_for_update(no_key=True, of=("self",)).filter(among("pk", ids)).order_by("pk")
-    balances = list(rows)
+    late = Q(closed_at__isnull=False, due_at__isnull=False)
+    rows = MeterBalance.objects.select_for_update(no_key=True, of=("self",)).order_by("pk")
+    balances = list(rows.filter(among("period__subscription_id", subscriptions), Q(among("period_id", by_id)) | late))
     missing = {balance.period_id for balance in balances} - by_id.keys()
     by_id |= BillingPeriod.objects.in_bulk(missing) if missing else {}
     for balance in balances:
