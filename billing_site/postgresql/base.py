@@ -2,7 +2,7 @@
 Django's PostgreSQL backend, but that instants are read by one call.
 
 Django's loader for `timestamptz` is Python's regular expression over psycopg's own, 9 µs a value; reading is what closing and the hot path
-do most. Where the answer is not UTC in ISO form (another session's time zone, a year before Christ), Django's loader has it.
+do most. What Python cannot hold (infinity, a year before Christ) is left to Django's loader, which knows what to say of it.
 """
 
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ class UtcLoader(BaseTzLoader):
             instant = datetime.fromisoformat(str(data, "ascii"))
         except ValueError:
             return super().load(data)
-        return instant if instant.tzinfo is UTC else super().load(data)
+        return instant if instant.tzinfo is UTC else instant.astimezone(UTC)
 
 
 class DatabaseWrapper(base.DatabaseWrapper):

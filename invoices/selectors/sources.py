@@ -126,7 +126,7 @@ def unbilled_charges(*, subscription_ids: Iterable[int]) -> dict[int, list[Unbil
         with exact():
             quantity = sum((booking.quantity for booking in unheld), Decimal(0))
         # Where no line bills any of it, the newest booking of all is the newest of these.
-        latest, before = LatestBooking(*one[:_LATEST]), None
+        latest, before = LatestBooking._make(one[:_LATEST]), None
         if key in totals:
             latest = totals[key].latest
             before = _invoiced_before(totals[key], billed.get(key), unheld=len(unheld), quantity=quantity)

@@ -21,9 +21,12 @@ def lock_for_closing(*, periods: Iterable[BillingPeriod]) -> list[MeterBalance]:
     """
     by_id = {period.pk: period for period in periods}
     subscriptions = {period.subscription_id for period in by_id.values()}
-    late = Q(closed_at__isnull=False, due_at__isnull=False)
+    # That its period is closed says nothing new of a closed balance, but where to look: not in the whole table.
+    closed = BillingPeriod.objects.filter(among("subscription_id", subscriptions), closed_at__isnull=False)
+    late = MeterBalance.objects.filter(period__in=closed, closed_at__isnull=False, due_at__isnull=False)
+    late_ids = late.values_list("pk", flat=True)
     rows = MeterBalance.objects.select_for_update(no_key=True, of=("self",)).order_by("pk")
-    balances = list(rows.filter(among("period__subscription_id", subscriptions), Q(among("period_id", by_id)) | late))
+    balances = list(rows.filter(Q(among("period_id", by_id)) | Q(among("pk", late_ids))))
     missing = {balance.period_id for balance in balances} - by_id.keys()
     by_id |= BillingPeriod.objects.in_bulk(missing) if missing else {}
     for balance in balances:
