@@ -55,7 +55,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=NAMES, metavar="NAME", help=f"these rows: {', '.join(NAMES)}")
     parser.add_argument("--rounds", type=int, default=5, help="rounds after the first, which warms up (default: 5)")
     parser.add_argument("--seconds", type=float, default=0.7, help="about how long each path runs in a round (0.7)")
-    parser.add_argument("--periods", type=int, default=2000, help="at most so many periods are closed (default: 2,000)")
+    parser.add_argument("--periods", type=int, default=12000, help="at most so many periods are closed (12,000)")
     parser.add_argument("--minutes", type=float, default=6, help="fewer rounds where they would take longer (6)")
     parser.add_argument(
         "--growth", type=int, nargs="*", metavar="EVENTS", help="with so many events stored, too (1 and 5 million)"

@@ -14,7 +14,7 @@ from django.db import models
 
 from invoices.models import Invoice, InvoiceLine, InvoiceLineSource
 from metering.models import CreditGrant, LedgerEntry, MeterBalance, OverageCharge, Posting, SegmentTotal
-from subscriptions.models import BillingPeriod, FeeItem, Subscription, Tenant
+from subscriptions.models import AuditEntry, BillingPeriod, FeeItem, OutboxMessage, Subscription, Tenant
 
 Rows = Mapping[type[models.Model], Sequence[Any]]
 
@@ -33,11 +33,20 @@ MODELS: tuple[type[models.Model], ...] = (
     Invoice,
     InvoiceLine,
     InvoiceLineSource,
+    AuditEntry,
+    OutboxMessage,
 )
 
 
 def rows_of(tenant_id: int) -> dict[type[models.Model], list[Any]]:
-    """Return the keys of all rows of a tenant that can be copied, by model. Its events are not: nothing refers to their rows."""
+    """
+    Return the keys of all rows of a tenant that can be copied, by model; of its audit entries those of its invoices.
+
+    Its events are not: nothing refers to their rows.
+    """
+    invoices = [
+        str(public_id) for public_id in Invoice.objects.filter(tenant_id=tenant_id).values_list("public_id", flat=True)
+    ]
     of_tenant = {model: model.objects.filter(tenant_id=tenant_id) for model in MODELS if _has_tenant(model)}  # type: ignore[attr-defined]
     queries = {
         **of_tenant,
@@ -46,6 +55,7 @@ def rows_of(tenant_id: int) -> dict[type[models.Model], list[Any]]:
         SegmentTotal: SegmentTotal.objects.filter(balance__tenant_id=tenant_id),
         InvoiceLine: InvoiceLine.objects.filter(invoice__tenant_id=tenant_id),
         InvoiceLineSource: InvoiceLineSource.objects.filter(line__invoice__tenant_id=tenant_id),
+        AuditEntry: AuditEntry.objects.filter(object_type=Invoice._meta.label_lower, object_id__in=invoices),
     }
     return {model: list(queries[model].order_by("pk").values_list("pk", flat=True)) for model in MODELS}
 
@@ -106,16 +116,17 @@ class Copies:
         model: type[models.Model],
         columns: Iterable[str],
         *,
+        keys: Sequence[Any],
         first: int,
         last: int,
     ) -> None:
-        """Give copies what their originals now have in these columns."""
+        """Give copies of these originals what those now have in these columns."""
         fields = {field.column: field for field in _stored_fields(model)}
         assigned = ", ".join(f"{name} = {self.expression(model, fields[name])}" for name in columns)
-        table, keys = model._meta.db_table, self._ranges[model][0]
+        table, copies = model._meta.db_table, self._ranges[model][0]
         connection.execute(
             f"UPDATE {table} SET {assigned} FROM {table} t CROSS JOIN generate_series({first}, {last}) i"
-            f" WHERE {_among(model, keys.keys)} AND {table}.id = {keys.expression('t.id')}"
+            f" WHERE {_among(model, keys)} AND {table}.id = {copies.expression('t.id')}"
         )
 
     def expression(self, model: type[models.Model], field: Any) -> str:

@@ -80,6 +80,10 @@ class Run:
     def _add_closing(self, suite: Suite) -> None:
         rounds = self._options.rounds + 1
         periods = max(2, self._options.periods // rounds)
+        if (
+            periods > closing.SHARED
+        ):  # whole chunks for each worker: a rest that one of them takes would measure the other's idling
+            periods -= periods % closing.SHARED
         workers = self._workers(closing.DATABASE)
         # Each round takes as many for the product as for the floor.
         address = self._stage.superuser_url(closing.DATABASE)

@@ -17,7 +17,6 @@ from benchmarks.workers import PROCESSES, Workers
 CONCURRENCIES = (1, 32, 64, 128)
 HOT_CONNECTIONS = 500
 BATCHES = (100, 1000)
-CLOSING_SECONDS = 10.0
 # After a time without Redis, until everything that had given it up asks again.
 RECOVERY_SECONDS = 1.5
 # The product's address, which a shim may serve before Django does, and the same view under an address that a shim does not know.
@@ -142,7 +141,7 @@ class Suite:
         return Path(f"{usual.name}, Redis down", run, per_unit=usual.per_unit, first=usual.first, least=usual.least)
 
     def closing(self, workers: Workers, administrator: psycopg.Connection, plan: Closing, *, periods: int) -> None:
-        """Add the closing of at most so many periods in each round, among copies that are enough for all rounds."""
+        """Add the closing of so many periods in each round, among copies that are enough for all rounds."""
         copies = count(1)
 
         def ours(units: int) -> Sample:
@@ -160,8 +159,9 @@ class Suite:
             seconds, done = workers.timed("benchmarks.closing:bulk", parts)
             return sample(sum(done), units, seconds, self._loads.cpu_since(before, workers))
 
+        # As many in every round, so that the workers always share whole chunks.
         self._add(Path("closing, bulk SQL", floor, first=periods, least=periods, most=periods))
-        self._add(Path("closing, sweep", ours, first=10, least=10, most=periods, seconds=CLOSING_SECONDS))
+        self._add(Path("closing, sweep", ours, first=periods, least=periods, most=periods))
         title = "closing periods, three lines each, two workers, against bulk SQL"
         self._row("closing", title, "closing, sweep", "closing, bulk SQL", (0.3, 0.6))
 

@@ -12,12 +12,13 @@ import re
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
 from uuid import UUID
 
+import msgspec
 from django.contrib.postgres.constraints import ExclusionConstraint
 from django.contrib.postgres.fields import BigIntegerRangeField, DateTimeRangeField
 from django.core.exceptions import ValidationError
@@ -88,6 +89,29 @@ class _ClockTimestamp(Func):
     output_field = models.DateTimeField()
 
 
+# Conditions
+
+
+class _Among(Func):
+    template = "%(expressions)s::bigint[])"
+    arg_joiner = " = ANY("
+    output_field = models.BooleanField()
+
+
+def among(path: str, ids: Iterable[int]) -> Func:
+    """
+    Return a condition for `filter`: the number that `path` leads to ("period_id", "period__subscription_id") is one of these.
+
+    As `path__in`, but one parameter: Django and psycopg spend three microseconds on each of hundreds.
+    """
+    return _Among(F(path), Value(f"{{{','.join(map(str, ids))}}}"))
+
+
+def json_rows(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return rows as one parameter, for `jsonb_to_recordset`: psycopg's lists cost several times as much for each value."""
+    return msgspec.json.encode(list(rows)).decode()
+
+
 # Claims
 
 Row = TypeVar("Row", bound=models.Model)
@@ -111,7 +135,9 @@ def claim(queryset: QuerySet[Row], *, lease_seconds: float, limit: int, now: dat
         if not rows:
             return []
         leased_until = rows[0].claimed_at + timedelta(seconds=lease_seconds)  # type: ignore[attr-defined]
-        manager.filter(pk__in=[row.pk for row in rows]).update(leased_until=leased_until, attempts=F("attempts") + 1)
+        manager.filter(among("pk", (row.pk for row in rows))).update(
+            leased_until=leased_until, attempts=F("attempts") + 1
+        )
     for row in rows:
         row.leased_until, row.attempts = leased_until, row.attempts + 1  # type: ignore[attr-defined]
     return rows

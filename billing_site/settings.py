@@ -135,6 +135,7 @@ _timeouts = {
     "idle_in_transaction_session_timeout": 60_000,
 }
 DATABASES["default"] |= {
+    "ENGINE": "billing_site.postgresql",
     "CONN_MAX_AGE": 0,
     "CONN_HEALTH_CHECKS": True,
     "OPTIONS": {

@@ -10,6 +10,7 @@ from datetime import datetime, time, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -17,6 +18,8 @@ from subscriptions.core.money import plain, precise, quantize
 from subscriptions.core.proration import Share
 
 ComponentDocument = Mapping[str, Any]
+
+_ONE = Fraction(1)
 
 
 class LineKind(StrEnum):
@@ -89,6 +92,16 @@ def fee_line(
     `whole` is the amount of which the share was taken: the version's fee, or, negative, the fee that a credit gives a part of back.
     A credit that was cut to what was left of its fee is no share any more: it is precise as it stands.
     """
+    amount_precise, component = _explained_fee(amount, whole, share, grain, currency)
+    return LineValues(kind, description, _ONE, amount, amount, amount_precise, (component,))
+
+
+# Thousands of tenants pay the fee of a few versions.
+@lru_cache(maxsize=1024)
+def _explained_fee(
+    amount: Decimal, whole: Decimal, share: Share, grain: str, currency: str
+) -> tuple[Fraction, ComponentDocument]:
+    """Return what the amount was rounded from, and the component that explains it. Do not change the answer: it is shared."""
     share_precise = Fraction(whole) * share.fraction
     amount_precise = share_precise if quantize(share_precise, currency) == amount else Fraction(amount)
     component: dict[str, Any] = {
@@ -101,7 +114,7 @@ def fee_line(
     }
     if share.fraction != 1:
         component |= {"numerator": share.numerator, "divisor": share.divisor, "grain": grain}
-    return LineValues(kind, description, Fraction(1), amount, amount, amount_precise, (component,))
+    return amount_precise, component
 
 
 def usage_line(
@@ -127,8 +140,9 @@ def usage_line(
     ...     unit_amount=Decimal("0.0002"), components=(), currency="USD").amount
     Decimal('0.01')
     """
-    amount_before = before.amount if before else Decimal(0)
-    amount = quantize(cumulative, currency) - amount_before
+    amount = quantize(cumulative, currency)
+    if before:
+        amount = quantize(amount - before.amount, currency)
     if not amount and not quantity:
         return None
     explained = (*components, before.component()) if before else tuple(components)
@@ -137,12 +151,14 @@ def usage_line(
         description,
         Fraction(quantity),
         unit_amount,
-        quantize(amount, currency),
-        cumulative - Fraction(amount_before),
+        amount,
+        cumulative - Fraction(before.amount) if before else cumulative,
         explained,
     )
 
 
+# The lines of an invoice share it, and so do tenants whose periods are the calendar's.
+@lru_cache(maxsize=4096)
 def span_words(starts_at: datetime, ends_at: datetime, zone: str) -> str:
     """
     Write a half-open span as a reader says it: by its first and last local day, or to the minute where it does not keep to days.
@@ -170,7 +186,7 @@ def share_words(share: Share, grain: str) -> str:
     >>> share_words(Share(16, 30), "day"), share_words(Share(30, 30), "day")
     (' (16 of 30 days)', '')
     """
-    if grain != "day" or share.fraction == 1:
+    if grain != "day" or share.numerator == share.divisor:
         return ""
     return f" ({share.numerator} of {share.divisor} days)"
 

@@ -8,6 +8,7 @@ and knows no rates of tax: there are none yet, and tax is 0.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
 
 from subscriptions.core import money
 
@@ -44,7 +45,7 @@ def total_up(amounts: Iterable[Decimal], *, currency: str, credit_available: Dec
     lines = list(amounts)
     if unrounded := [amount for amount in lines if not money.is_representable(amount, currency)]:
         raise ValueError(f"a line is finer than the smallest unit of {currency}: {unrounded[0]}")
-    zero = money.quantize(Decimal(0), currency)
+    zero = _zero(currency)
     with money.exact():
         subtotal = sum(lines, zero)
         tax = zero
@@ -52,3 +53,8 @@ def total_up(amounts: Iterable[Decimal], *, currency: str, credit_available: Dec
         surplus = max(zero, -(subtotal + tax))
         credit_applied = min(total, max(zero, credit_available))
         return Totals(subtotal, tax, total, surplus, credit_applied, total - credit_applied)
+
+
+@cache
+def _zero(currency: str) -> Decimal:
+    return money.quantize(Decimal(0), currency)

@@ -1,6 +1,6 @@
 """The lines that an invoice drafted now would have: unbilled sources turned into lines by the core."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -15,11 +15,11 @@ from invoices.core.lines import (
     usage_line,
     usage_words,
 )
-from invoices.selectors.sources import UnbilledCharge, unbilled_charges, unbilled_fee_items
+from invoices.selectors.sources import UnbilledCharge, UnbilledFee, unbilled_charges, unbilled_fee_items
 from metering.selectors.terms import pools_of_version
 from subscriptions.core.pricing import Price, PriceModel
 from subscriptions.core.proration import Share
-from subscriptions.models import Charge, FeeItem
+from subscriptions.models import Charge, FeeItem, TierVersion
 from subscriptions.selectors.catalog import terms_of
 
 
@@ -44,12 +44,17 @@ def billable_lines(*, until: Mapping[int, datetime | None], zones: Mapping[int, 
     queries does not grow with that of the subscriptions.
     """
     items, charges = unbilled_fee_items(until=until), unbilled_charges(subscription_ids=until)
+    tiers = _tier_names({item.version_id for of_one in items.values() for item in of_one})
+    alike: dict[tuple[int, str, str], _UsageWords] = {}
     found = {}
     for subscription_id in until:
         zone = zones[subscription_id]
-        lines = [_line_of_item(item, zone) for item in items.get(subscription_id, [])]
+        lines = [_line_of_item(item, tiers[item.version_id], zone) for item in items.get(subscription_id, [])]
         for charge in charges.get(subscription_id, []):
-            if line := _line_of_charge(charge, zone):
+            key = (charge.charge.pk, charge.pool, charge.kind)
+            if key not in alike:
+                alike[key] = _usage_words(charge)
+            if line := _line_of_charge(charge, alike[key], zone):
                 lines.append(line)
         found[subscription_id] = sorted(lines, key=lambda line: LINE_ORDER[line.values.kind])
     return found
@@ -67,26 +72,25 @@ def price_of_charge(charge: Charge) -> Price:
     return next(terms.price for terms in terms_of(charge.version_id).charges if terms.id == charge.pk)
 
 
-def whole_amount(item: FeeItem) -> Decimal:
-    """Return the amount of which the item is a share: the version's fee, or, negative, the item that a credit gives back."""
-    return item.version.fee if item.credits is None else -item.credits.amount
+def whole_amount(version_id: int, *, credited: Decimal | None) -> Decimal:
+    """Return the amount of which a fee item is a share: the version's fee, or, negative, that of the item that a credit gives back."""
+    return terms_of(version_id).fee if credited is None else -credited
 
 
-def share_of_item(item: FeeItem) -> Share:
-    """Return what share of the whole amount the item is."""
-    return Share(item.share_numerator, item.share_divisor)
+def _tier_names(version_ids: Iterable[int]) -> dict[int, str]:
+    return dict(TierVersion.objects.filter(pk__in=version_ids).values_list("pk", "tier__name"))
 
 
-def _line_of_item(item: FeeItem, zone: str) -> BillableLine:
+def _line_of_item(item: UnbilledFee, tier: str, zone: str) -> BillableLine:
     is_fee = item.kind == FeeItem.Kind.FEE
-    share = share_of_item(item)
-    words = item.version.tier.name if is_fee else f"{item.version.tier.name}, credit for unused time"
+    share = Share(item.share_numerator, item.share_divisor)
+    words = tier if is_fee else f"{tier}, credit for unused time"
     span = span_words(item.span_starts_at, item.span_ends_at, zone)
     values = fee_line(
         kind=LineKind.FEE if is_fee else LineKind.PRORATION,
         description=f"{words}, {span}{share_words(share, item.share_grain)}",
         amount=item.amount,
-        whole=whole_amount(item),
+        whole=whole_amount(item.version_id, credited=item.credits__amount),
         share=share,
         grain=item.share_grain,
         currency=item.currency,
@@ -94,23 +98,35 @@ def _line_of_item(item: FeeItem, zone: str) -> BillableLine:
     return BillableLine(values, item.period_id, item.version_id, fee_item_id=item.pk)
 
 
-def _line_of_charge(unbilled: UnbilledCharge, zone: str) -> BillableLine | None:
-    latest, charge, period = unbilled.latest, unbilled.charge, unbilled.period
+@dataclass(frozen=True, slots=True)
+class _UsageWords:
+    """What the lines of a charge say alike, whoever's they are."""
+
+    words: str
+    unit_amount: Decimal | None
+
+
+def _usage_words(unbilled: UnbilledCharge) -> _UsageWords:
+    charge, kind = unbilled.charge, LineKind(unbilled.kind)
     assert charge.meter is not None  # a constraint: usage has its meter
-    kind = LineKind(unbilled.kind)
     words = usage_words(
         meter=charge.meter.name,
         dimensions=sorted(charge.dimensions.items()),
         included=included_in_pool(unbilled.pool, charge.meter.pk, charge.version_id),
         minimum=kind is LineKind.MINIMUM,
     )
+    return _UsageWords(words, _one_price(price_of_charge(charge)) if kind is LineKind.OVERAGE else None)
+
+
+def _line_of_charge(unbilled: UnbilledCharge, alike: _UsageWords, zone: str) -> BillableLine | None:
+    latest, charge, period = unbilled.latest, unbilled.charge, unbilled.period
     values = usage_line(
-        kind=kind,
-        description=f"{words}, {span_words(period.starts_at, period.ends_at, zone)}",
+        kind=LineKind(unbilled.kind),
+        description=f"{alike.words}, {span_words(period.starts_at, period.ends_at, zone)}",
         quantity=unbilled.quantity,
         cumulative=unbilled.cumulative,
         before=unbilled.before,
-        unit_amount=_one_price(price_of_charge(charge)) if kind is LineKind.OVERAGE else None,
+        unit_amount=alike.unit_amount,
         components=latest.components,
         currency=latest.currency,
     )

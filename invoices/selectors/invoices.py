@@ -6,6 +6,7 @@ from uuid import UUID
 
 from django.db.models import Max, Min, Q, QuerySet, Sum
 
+from billing_site.database import among
 from billing_site.http.problems import DomainError
 from invoices.models import Invoice, InvoiceLine, TenantCreditEntry
 from metering.core.measuring import dimension_set
@@ -109,7 +110,7 @@ def credit_balance(*, tenant_id: int, currency: str) -> Decimal:
 
 def credit_balances(*, tenant_ids: Collection[int]) -> dict[tuple[int, str], Decimal]:
     """Return the same of several tenants, by tenant and currency; nothing where nothing was ever moved."""
-    entries = TenantCreditEntry.objects.filter(tenant_id__in=tenant_ids).values_list("tenant_id", "currency")
+    entries = TenantCreditEntry.objects.filter(among("tenant_id", tenant_ids)).values_list("tenant_id", "currency")
     return {(tenant_id, currency): total for tenant_id, currency, total in entries.annotate(Sum("amount"))}
 
 

@@ -13,15 +13,36 @@ from typing import Any, NamedTuple, TypeVar
 
 from django.db.models import Count, Exists, Max, OuterRef, Q, QuerySet, Sum
 
+from billing_site.database import among
 from invoices.core.lines import InvoicedBefore
 from invoices.models import Invoice, InvoiceLine, InvoiceLineSource
-from metering.models import MeterBalance, OverageCharge
+from metering.models import OverageCharge
 from subscriptions.core.money import exact
-from subscriptions.models import BillingPeriod, Charge, FeeItem
+from subscriptions.models import Charge, FeeItem
 
 _Row = TypeVar("_Row", bound=NamedTuple)
 _Key = tuple[int, int, str]
 """Period, charge, and whether it is overage or a minimum: what has one line on an invoice."""
+
+
+class UnbilledFee(NamedTuple):
+    """A fee or a credit that no line bills: columns of its FeeItem."""
+
+    pk: int
+    subscription_id: int
+    period_id: int
+    version_id: int
+    kind: str
+    span_starts_at: datetime
+    span_ends_at: datetime
+    share_numerator: int
+    share_divisor: int
+    share_grain: str
+    currency: str
+    amount: Decimal
+    billable_at: datetime
+    # Of the fee that a credit gives back a part of; None for a fee.
+    credits__amount: Decimal | None
 
 
 class LatestBooking(NamedTuple):
@@ -67,18 +88,18 @@ class UnbilledCharge:
     @property
     def cumulative(self) -> Fraction:
         """What the charge has come to in the period, exactly."""
-        return Fraction(self.latest.amount_numerator) / Fraction(self.latest.amount_denominator)
+        return Fraction(int(self.latest.amount_numerator), int(self.latest.amount_denominator))
 
 
-def unbilled_fee_items(*, until: Mapping[int, datetime | None]) -> dict[int, list[FeeItem]]:
+def unbilled_fee_items(*, until: Mapping[int, datetime | None]) -> dict[int, list[UnbilledFee]]:
     """
     Return the fees and credits that no line bills, in the order of their spans, by subscription id.
 
     `until` names the subscriptions, and for each up to when items are billable (None: all).
     """
-    items = _unheld(FeeItem.objects.filter(subscription_id__in=list(until)), "fee_item")
-    found: dict[int, list[FeeItem]] = {}
-    for item in items.prefetch_related("version__tier", "credits").order_by("span_starts_at", "pk"):
+    rows = _unheld(FeeItem.objects.filter(among("subscription_id", until)), "fee_item")
+    found: dict[int, list[UnbilledFee]] = {}
+    for item in map(UnbilledFee._make, rows.order_by("span_starts_at", "pk").values_list(*UnbilledFee._fields)):
         limit = until[item.subscription_id]
         if limit is None or item.billable_at <= limit:
             found.setdefault(item.subscription_id, []).append(item)
@@ -91,40 +112,36 @@ def unbilled_charges(*, subscription_ids: Iterable[int]) -> dict[int, list[Unbil
 
     The caller holds the subscriptions' locks, so that no other invoice takes the same bookings meanwhile.
     """
-    ids: dict[_Key, list[int]] = {}
-    quantities: dict[_Key, Decimal] = {}
-    closed = OverageCharge.objects.filter(
-        period__subscription_id__in=list(subscription_ids), period__closed_at__isnull=False
-    ).order_by("period__sequence", "charge__position", "charge_id", "kind", "pk")
-    for pk, quantity, *parts in _unheld(closed, "overage_charge").values_list(
-        "pk", "quantity", "period_id", "charge_id", "kind"
-    ):
-        key = (parts[0], parts[1], parts[2])
-        ids.setdefault(key, []).append(pk)
-        with exact():
-            quantities[key] = quantities.get(key, Decimal(0)) + quantity
-    if not ids:
+    bookings: dict[_Key, list[_UnbilledBooking]] = {}
+    for booking in _unbilled_bookings(subscription_ids):
+        bookings.setdefault((booking.period_id, booking.charge_id, booking.kind), []).append(booking)
+    if not bookings:
         return {}
-    totals, billed = _booked(ids), _billed(ids)
-    periods = _rows(BilledPeriod, BillingPeriod.objects.filter(pk__in={key[0] for key in ids}))
-    charges = Charge.objects.select_related("meter").in_bulk({key[1] for key in ids})
-    pools = _pools_of(total.latest.balance_id for total in totals.values())
+    partly = [key for key, unheld in bookings.items() if unheld[0].is_billed_in_part]
+    totals, billed = (_booked(partly), _billed(partly)) if partly else ({}, {})
+    charges = Charge.objects.select_related("meter").in_bulk({key[1] for key in bookings})
     found: dict[int, list[UnbilledCharge]] = {}
-    for key, booking_ids in ids.items():
-        booked, period = totals[key], periods[key[0]]
-        before = _invoiced_before(booked, billed.get(key), unheld=len(booking_ids), quantity=quantities[key])
+    for key, unheld in bookings.items():
+        one = unheld[-1]
+        with exact():
+            quantity = sum((booking.quantity for booking in unheld), Decimal(0))
+        # Where no line bills any of it, the newest booking of all is the newest of these.
+        latest, before = LatestBooking._make(one[:_LATEST]), None
+        if key in totals:
+            latest = totals[key].latest
+            before = _invoiced_before(totals[key], billed.get(key), unheld=len(unheld), quantity=quantity)
         unbilled = UnbilledCharge(
             key[0],
             key[2],
-            booked.latest,
-            period,
+            latest,
+            BilledPeriod(one.period__subscription_id, one.period__starts_at, one.period__ends_at),
             charges[key[1]],
-            pools[booked.latest.balance_id],
-            booking_ids,
-            quantities[key],
+            one.balance__pool,
+            [booking.pk for booking in unheld],
+            quantity,
             before,
         )
-        found.setdefault(period.subscription_id, []).append(unbilled)
+        found.setdefault(one.period__subscription_id, []).append(unbilled)
     return found
 
 
@@ -139,7 +156,50 @@ def has_unbilled(*, subscription_id: int, until: datetime | None) -> bool:
 
 def cumulative_amount(booking: OverageCharge) -> Fraction:
     """Return what the charge had come to in its period with this booking, exactly, in major units of the currency."""
-    return Fraction(booking.amount_numerator) / Fraction(booking.amount_denominator)
+    return Fraction(int(booking.amount_numerator), int(booking.amount_denominator))
+
+
+class _UnbilledBooking(NamedTuple):
+    """A booking that no line bills, with what a line needs of its period; it begins as a LatestBooking does."""
+
+    balance_id: int
+    sequence: int
+    currency: str
+    components: list[dict[str, Any]]
+    amount_numerator: Decimal
+    amount_denominator: Decimal
+    pk: int
+    quantity: Decimal
+    period_id: int
+    charge_id: int
+    kind: str
+    period__subscription_id: int
+    period__starts_at: datetime
+    period__ends_at: datetime
+    balance__pool: str
+    # Whether a line bills another booking of the same charge.
+    is_billed_in_part: bool
+
+
+_LATEST = len(LatestBooking._fields)
+
+
+def _unbilled_bookings(subscription_ids: Iterable[int]) -> Iterable[_UnbilledBooking]:
+    closed = OverageCharge.objects.filter(
+        among("period__subscription_id", subscription_ids), period__closed_at__isnull=False
+    )
+    of_same = InvoiceLineSource.objects.filter(
+        overage_charge__period=OuterRef("period"),
+        overage_charge__charge=OuterRef("charge"),
+        overage_charge__kind=OuterRef("kind"),
+        released_at__isnull=True,
+    )
+    rows = (
+        _unheld(closed, "overage_charge")
+        .annotate(is_billed_in_part=Exists(of_same))
+        .order_by("period__sequence", "charge__position", "charge_id", "kind", "pk")
+    )
+    return map(_UnbilledBooking._make, rows.values_list(*_UnbilledBooking._fields))
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +246,6 @@ def _any_of(keys: Collection[_Key]) -> Q:
 def _rows(shape: type[_Row], queryset: QuerySet) -> dict[int, _Row]:
     """Return rows by id with the named columns alone: whole models cost more than a closing of hundreds can spare."""
     return {pk: shape(*values) for pk, *values in queryset.values_list("pk", *shape._fields)}
-
-
-def _pools_of(balance_ids: Iterable[int]) -> dict[int, str]:
-    return dict(MeterBalance.objects.filter(pk__in=set(balance_ids)).values_list("pk", "pool"))
 
 
 def _invoiced_before(

@@ -10,7 +10,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from invoices.models import Invoice, InvoiceLine, InvoiceLineSource
-from invoices.selectors.billable import share_of_item, whole_amount
+from invoices.selectors.billable import whole_amount
 from invoices.selectors.invoices import bookings_of
 from invoices.selectors.sources import cumulative_amount
 from metering.core.overage import PricedPool, price_pool
@@ -18,7 +18,7 @@ from metering.models import MeterBalance, OverageCharge
 from metering.selectors.overage import charges_of_pool
 from metering.selectors.recount import recount
 from subscriptions.core.money import exact, plain, precise, quantize
-from subscriptions.core.proration import prorate
+from subscriptions.core.proration import Share, prorate
 from subscriptions.models import FeeItem
 from subscriptions.selectors.agreement import version_spans
 
@@ -54,7 +54,7 @@ def _verify_line(line: InvoiceLine) -> Iterator[Difference]:
     if line.charge_id is not None:
         yield from _verify_usage(line)
         return
-    sources = list(line.sources.select_related("fee_item__version__tier", "fee_item__credits"))
+    sources = list(line.sources.select_related("fee_item__credits"))
     items = [source.fee_item for source in sources if source.fee_item is not None]
     if len(items) != 1:
         yield from _compare(line.number, "sources", Decimal(1), Decimal(len(items)))
@@ -64,7 +64,8 @@ def _verify_line(line: InvoiceLine) -> Iterator[Difference]:
 
 def _expected_of_item(item: FeeItem) -> Decimal:
     """Return the share of the version's fee; of a credit, what its share gives back beyond the credits made before it."""
-    share = prorate(whole_amount(item), share_of_item(item), currency=item.currency)
+    whole = whole_amount(item.version_id, credited=item.credits.amount if item.credits else None)
+    share = prorate(whole, Share(item.share_numerator, item.share_divisor), currency=item.currency)
     if item.credits is None:
         return share
     earlier = item.credits.credited_by.filter(pk__lt=item.pk).values_list("amount", flat=True)

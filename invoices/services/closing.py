@@ -14,7 +14,7 @@ from typing import TypeVar
 from django.db import connection, transaction
 from django.db.models import Q
 
-from billing_site.database import run_with_retries
+from billing_site.database import among, run_with_retries
 from billing_site.http.problems import DomainError
 from invoices.models import Invoice
 from invoices.selectors.sources import has_unbilled
@@ -164,15 +164,17 @@ def _lock_due(subscriptions: Collection[int], period_ids: Collection[int], now: 
 
     What is parked waits for a person and holds up nothing, unless it is asked for. Raises PeriodStillOpen for one asked for too early.
     """
+    asked_for = Q(among("pk", period_ids))
     open_ones = list(
         BillingPeriod.objects.select_for_update(no_key=True, of=("self",))
-        .filter(Q(parked_at__isnull=True) | Q(pk__in=period_ids), subscription_id__in=subscriptions)
-        .filter(Q(ends_at__lte=now) | Q(pk__in=period_ids), closed_at__isnull=True)
+        .filter(among("subscription_id", subscriptions), asked_for | Q(parked_at__isnull=True))
+        .filter(asked_for | Q(ends_at__lte=now), closed_at__isnull=True)
         .order_by("pk")
     )
     last: dict[int, int] = {}
+    asked = set(period_ids)
     for period in open_ones:
-        if period.pk in period_ids:
+        if period.pk in asked:
             if now < closes_at(period):
                 raise PeriodStillOpen(
                     f"The period ends at {period.ends_at:%Y-%m-%dT%H:%M:%SZ}, and closes after its grace."
@@ -250,7 +252,7 @@ def _book_balance(balance_id: int, now: datetime) -> list[overage.Booking]:
 
 def _subscriptions_of(period_ids: Collection[int]) -> list[int]:
     """Return whose the periods are. Raises BillingPeriod.DoesNotExist when there is no such period."""
-    found = list(BillingPeriod.objects.filter(pk__in=period_ids).values_list("subscription_id", flat=True))
+    found = list(BillingPeriod.objects.filter(among("pk", period_ids)).values_list("subscription_id", flat=True))
     if len(found) < len(set(period_ids)):
         raise BillingPeriod.DoesNotExist("there is no such billing period")
     return found

@@ -20,7 +20,7 @@ from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
 from billing_site import doorbell
-from billing_site.database import claim, run_with_retries
+from billing_site.database import among, claim, run_with_retries
 from invoices.services.closing import bill_late_usage, book_balance, close_periods
 from invoices.services.invoicing import lock_subscriptions
 from invoices.services.subscribing import open_due
@@ -251,11 +251,13 @@ def _run_and_settle(kind: DueWork, rows: Sequence[Any], now: datetime) -> None:
     with transaction.atomic():
         ids = [row.pk for row in rows]
         kind.run(ids, now)
-        due_still = dict(kind.rows().filter(pk__in=ids, due_at__isnull=False).values_list("pk", "due_at"))
+        due_still = dict(kind.rows().filter(among("pk", ids), due_at__isnull=False).values_list("pk", "due_at"))
         for row in rows:
             if due_still.get(row.pk) == row.due_at:
                 raise StillDue(f"{kind.name(row)} is due at {row.due_at} still, after its work was done.")
-        counted = type(rows[0])._base_manager.filter(Q(attempts__gt=0) | Q(leased_until__isnull=False), pk__in=ids)
+        counted = type(rows[0])._base_manager.filter(
+            among("pk", ids), Q(attempts__gt=0) | Q(leased_until__isnull=False)
+        )
         counted.update(attempts=0, leased_until=None)
 
 

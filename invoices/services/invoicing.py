@@ -9,11 +9,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any
+from uuid import UUID
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Max, Sum
 
+from billing_site.database import among, uuid7s
 from billing_site.http.problems import DomainError
 from invoices.core.status import InvoiceStatus, may_become, status_when_finalized
 from invoices.core.totals import Totals, total_up
@@ -74,6 +77,7 @@ _LINE_COLUMNS = (
     "tier_version_id",
     "charge_id",
 )
+_draft_values, _final_values = attrgetter(*_DRAFT_COLUMNS), attrgetter(*_FINAL_COLUMNS)
 
 
 class InvoiceNotDraft(DomainError):
@@ -130,12 +134,16 @@ def draft_all(wanted: Sequence[Wanted], *, now: datetime) -> list[Invoice]:
         until={one.subscription.pk: _billable_until(one, now) for one in wanted},
         zones={one.subscription.pk: one.subscription.tenant.timezone for one in wanted},
     )
-    drafts = [_draft(one, billable[one.subscription.pk], now) for one in wanted if billable[one.subscription.pk]]
+    owed = [one for one in wanted if billable[one.subscription.pk]]
+    drafts = [
+        _draft(one, billable[one.subscription.pk], now, public_id)
+        for one, public_id in zip(owed, uuid7s(len(owed)), strict=True)
+    ]
     ids = dict(
         insert_rows(
             Invoice,
             _DRAFT_COLUMNS,
-            [tuple(getattr(invoice, name) for name in _DRAFT_COLUMNS) for invoice in drafts],
+            [_draft_values(invoice) for invoice in drafts],
             returning=("public_id", "id"),
         )
     )
@@ -168,6 +176,7 @@ def finalize_all(invoices: Sequence[Invoice], *, now: datetime, actor: str) -> N
         return
     for invoice in invoices:
         refuse_parked(invoice.tenant)
+    _check_references()
     series = lock_series(series_of(invoice.tenant) for invoice in invoices)
     totals = use_credit(invoices)
     for name, row in series.items():
@@ -176,9 +185,7 @@ def finalize_all(invoices: Sequence[Invoice], *, now: datetime, actor: str) -> N
         invoice.status = status_when_finalized(invoice.amount_due).value
         invoice.billed_to = _billed_to(invoice.tenant)
         invoice.finalized_at = now
-    update_rows(
-        Invoice, _FINAL_COLUMNS, [tuple(getattr(invoice, name) for name in _FINAL_COLUMNS) for invoice in invoices]
-    )
+    update_rows(Invoice, _FINAL_COLUMNS, [_final_values(invoice) for invoice in invoices])
     surpluses = [(invoice, "surplus", each.surplus) for invoice, each in zip(invoices, totals, strict=True)]
     write_credit([*surpluses, *((invoice, "applied", -invoice.credit_applied) for invoice in invoices)])
     numbers = [(invoice, {"number": invoice.printed_number}) for invoice in invoices]
@@ -188,6 +195,16 @@ def finalize_all(invoices: Sequence[Invoice], *, now: datetime, actor: str) -> N
     )
 
 
+def _check_references() -> None:
+    """
+    Let PostgreSQL check now what was written so far, which it would do at the commit.
+
+    Who waits for the number series waits until the commit; so as little as can be is left to that.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED")
+
+
 def use_credit(invoices: Sequence[Invoice]) -> list[Totals]:
     """
     Set the figures of drafts from their lines and the tenants' credit, in their order, without saving them, and return them.
@@ -195,7 +212,9 @@ def use_credit(invoices: Sequence[Invoice]) -> list[Totals]:
     The caller holds the locks of the number series where the credit is to be used in earnest.
     """
     amounts: dict[int, list[Decimal]] = {invoice.pk: [] for invoice in invoices}
-    for invoice_id, amount in InvoiceLine.objects.filter(invoice_id__in=amounts).values_list("invoice_id", "amount"):
+    for invoice_id, amount in InvoiceLine.objects.filter(among("invoice_id", amounts)).values_list(
+        "invoice_id", "amount"
+    ):
         amounts[invoice_id].append(amount)
     available = credit_balances(tenant_ids={invoice.tenant_id for invoice in invoices})
     used = []
@@ -279,8 +298,13 @@ def lock_subscription(subscription_id: int) -> Subscription:
 
 def lock_subscriptions(subscription_ids: Iterable[int]) -> dict[int, Subscription]:
     """Lock several, in id order."""
-    subscriptions = Subscription.objects.select_for_update(no_key=True, of=("self",)).select_related("tenant")
-    return {row.pk: row for row in subscriptions.filter(pk__in=set(subscription_ids)).order_by("pk")}
+    rows = Subscription.objects.select_for_update(no_key=True, of=("self",))
+    locked = list(rows.filter(among("pk", set(subscription_ids))).order_by("pk"))
+    # Not joined: for a chunk PostgreSQL would read the whole table of tenants.
+    tenants = {tenant.pk: tenant for tenant in Tenant.objects.filter(among("pk", {one.tenant_id for one in locked}))}
+    for subscription in locked:
+        subscription.tenant = tenants[subscription.tenant_id]
+    return {subscription.pk: subscription for subscription in locked}
 
 
 def last_closed_for_good(subscription: Subscription) -> BillingPeriod | None:
@@ -312,13 +336,14 @@ def _billable_until(wanted: Wanted, now: datetime) -> datetime | None:
     return None if ends_at is not None and ends_at <= reach else reach
 
 
-def _draft(wanted: Wanted, lines: Sequence[BillableLine], now: datetime) -> Invoice:
+def _draft(wanted: Wanted, lines: Sequence[BillableLine], now: datetime, public_id: UUID) -> Invoice:
     currency = terms_of(wanted.period.version_id).currency
     totals = total_up([line.values.amount for line in lines], currency=currency)
     return Invoice(
+        public_id=public_id,
         tenant=wanted.subscription.tenant,
-        subscription=wanted.subscription,
-        period=wanted.period,
+        subscription_id=wanted.subscription.pk,
+        period_id=wanted.period.pk,
         reason=wanted.reason,
         sequence=wanted.sequence,
         currency=currency,

@@ -17,6 +17,7 @@ from subscriptions.core.money import exact, precise
 from subscriptions.core.pricing import (
     RATES_WHOLE_VALUE,
     Component,
+    ComponentKind,
     Price,
     Rated,
     minimum_top_up,
@@ -28,7 +29,8 @@ ChargeId = int | str
 VersionId = int | str
 Shares = Mapping[DimensionSet, Fraction]
 
-_NOTHING = Rated(Fraction(0), (), Fraction(0))
+_ZERO = Fraction(0)
+_NOTHING = Rated(_ZERO, (), _ZERO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +219,23 @@ def price_pool(segments: Sequence[SegmentUsage], charges: Sequence[ChargeTerms])
             is_last = number == len(runs) - 1
             parts.append(replace(part, top_up=minimum_top_up(charge.price, spent[dimensions])) if is_last else part)
     return PricedPool(tuple(parts), _unpriced(runs, by_version))
+
+
+def price_units(charge: ChargeTerms, overage: Decimal) -> PricedPool:
+    """
+    Price a period's whole overage by a price that is its unit amount alone (`Pool.unit_amount`), under one version.
+
+    The same answer as `price_pool` gives, without spreading what one charge prices alike. Raises ValueError for less than nothing.
+    """
+    if overage < 0:
+        raise ValueError(f"an overage of {overage} is no part of a usage")
+    assert charge.price.unit_amount is not None  # the pool has one
+    units = Fraction(overage)
+    amount = units * Fraction(charge.price.unit_amount)
+    component = Component(ComponentKind.UNITS, None, units, charge.price.unit_amount, None, amount)
+    top_up = minimum_top_up(charge.price, amount)
+    part = PricedPart(charge.charge_id, charge.version_id, _ZERO, units, amount, (component,) if units else (), top_up)
+    return PricedPool((part,), {})
 
 
 @dataclass(frozen=True, slots=True)

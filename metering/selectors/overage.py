@@ -1,6 +1,6 @@
 """What balances cost: the totals of their segments, priced by the one rating core. Computed each time, never read from bookings."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -10,7 +10,7 @@ from django.db import connection
 
 from billing_site.prepared import run
 from metering.core.measuring import DimensionSet, dimension_set
-from metering.core.overage import ChargeTerms, PricedPool, SegmentUsage, price_pool
+from metering.core.overage import ChargeTerms, PricedPool, SegmentUsage, price_pool, price_units
 from metering.models import MeterBalance
 from metering.selectors.terms import pools_of_version
 from subscriptions.core.money import exact
@@ -94,8 +94,24 @@ def price_pools(
     """
     Price these balances by id.
 
-    `versions_of` gives, by period id, the versions by the instants from which they are in force, in time order.
+    `versions_of` gives, by period id, the versions by the instants from which they are in force, in time order. A pool whose overage
+    costs one amount per unit needs no more than its overage.
     """
+    priced: dict[int, PricedPool] = {}
+    closer: list[BalanceFigures] = []
+    for balance in balances:
+        if charge := _charge_per_unit(balance, versions_of[balance.period_id].values()):
+            with exact():
+                priced[balance.pk] = price_units(charge, balance.used - balance.covered)
+        else:
+            closer.append(balance)
+    return priced | _price_closer(closer, versions_of) if closer else priced
+
+
+def _price_closer(
+    balances: Sequence[BalanceFigures], versions_of: Mapping[int, Mapping[datetime, int]]
+) -> dict[int, PricedPool]:
+    """Price balances by the totals of their segments."""
     totals = read_totals([balance.pk for balance in balances])
     overage = _overage_by_segment(balances, totals)
     priced = {}
@@ -118,6 +134,16 @@ def price_pools(
         ]
         priced[balance.pk] = price_pool(segments, charges)
     return priced
+
+
+def _charge_per_unit(balance: BalanceFigures, version_ids: Collection[int]) -> ChargeTerms | None:
+    """Return the charge whose unit amount is all that decides about the balance's overage; None where rating must look closer."""
+    if len(version_ids) != 1:
+        return None
+    [version_id] = version_ids
+    meter_pools = pools_of_version(version_id).get(balance.meter_id)
+    pool = meter_pools.by_key.get(balance.pool) if meter_pools else None
+    return pool.charges[0] if pool and pool.unit_amount is not None else None
 
 
 def versions_in_force(period: BillingPeriod) -> dict[datetime, int]:

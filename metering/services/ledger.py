@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 
-from django.db.models import F
+from django.db.models import F, Q
 
-from billing_site.database import uuid7
+from billing_site.database import among, uuid7
 from metering.models import CreditGrant, LedgerEntry, MeterBalance, Posting
 from metering.services.overage import charge_locked
 from metering.services.rows import insert_rows, update_rows
@@ -21,13 +21,12 @@ def lock_for_closing(*, periods: Iterable[BillingPeriod]) -> list[MeterBalance]:
     """
     by_id = {period.pk: period for period in periods}
     subscriptions = {period.subscription_id for period in by_id.values()}
-    late = MeterBalance.objects.filter(
-        period__subscription_id__in=subscriptions, closed_at__isnull=False, due_at__isnull=False
-    )
-    ids = {*late.values_list("pk", flat=True)}
-    ids.update(MeterBalance.objects.filter(period_id__in=by_id).values_list("pk", flat=True))
-    rows = MeterBalance.objects.select_for_update(no_key=True, of=("self",)).filter(pk__in=ids).order_by("pk")
-    balances = list(rows)
+    # That its period is closed says nothing new of a closed balance, but where to look: not in the whole table.
+    closed = BillingPeriod.objects.filter(among("subscription_id", subscriptions), closed_at__isnull=False)
+    late = MeterBalance.objects.filter(period__in=closed, closed_at__isnull=False, due_at__isnull=False)
+    late_ids = late.values_list("pk", flat=True)
+    rows = MeterBalance.objects.select_for_update(no_key=True, of=("self",)).order_by("pk")
+    balances = list(rows.filter(Q(among("period_id", by_id)) | Q(among("pk", late_ids))))
     missing = {balance.period_id for balance in balances} - by_id.keys()
     by_id |= BillingPeriod.objects.in_bulk(missing) if missing else {}
     for balance in balances:
@@ -68,7 +67,7 @@ def cut_balances(*, period: BillingPeriod) -> None:
 def _expire_what_is_left(balances: Sequence[MeterBalance]) -> None:
     ids = [balance.pk for balance in balances]
     grants = list(
-        CreditGrant.objects.filter(balance_id__in=ids, remaining__gt=Decimal(0))
+        CreditGrant.objects.filter(among("balance_id", ids), remaining__gt=Decimal(0))
         .order_by("pk")
         .values_list("pk", "tenant_id", "balance_id", "effective_at", "remaining")
     )

@@ -15,10 +15,11 @@ from uuid import UUID
 from django.db import connection, transaction
 from django.db.models import Max, Sum
 
-from billing_site.database import uuid7
-from metering.core.overage import Booked, OverageDelta, Owed, PricedPart, overage_delta
+from billing_site.database import among, uuid7
+from metering.core.overage import Booked, ChargeId, OverageDelta, Owed, PricedPart, overage_delta
 from metering.models import MeterBalance, OverageCharge
 from metering.selectors.overage import PricedBalance, price_balances
+from metering.services.arrays import plain_array
 from metering.services.rows import insert_rows, update_rows
 
 
@@ -88,15 +89,23 @@ def charge_locked(balances: Sequence[MeterBalance], *, now: datetime, closes: bo
     """
     if not balances:
         return []
-    before, last_entries = _booked(balances), _last_entries(balances)
-    new: list[Booking] = []
+    before = _booked(balances)
+    owing: list[tuple[PricedBalance, list[_Due]]] = []
     for priced in price_balances(balances):
         balance = priced.balance
-        for due in _overage_due(priced, before) + (_minimums_due(priced) if closes else []):
-            _, last_sequence = before.get((balance.pk, due.charge_id, due.kind), (Booked(), 0))
-            new.append(_booking(priced, due, last_sequence + 1, last_entry_id=last_entries[balance.pk], now=now))
+        if dues := _overage_due(priced, before) + (_minimums_due(priced) if closes else []):
+            owing.append((priced, dues))
         balance.booked_overage = balance.used - balance.covered
         balance.booked_at, balance.due_at = now, None
+    if not owing:
+        return []
+    last_entries = _last_entries([priced.balance for priced, _ in owing])
+    new: list[Booking] = []
+    for priced, dues in owing:
+        for due in dues:
+            _, last_sequence = before.get((priced.balance.pk, due.charge_id, due.kind), (Booked(), 0))
+            last_entry_id = last_entries[priced.balance.pk]
+            new.append(_booking(priced, due, last_sequence + 1, last_entry_id=last_entry_id, now=now))
     insert_rows(OverageCharge, Booking._fields, new)
     return new
 
@@ -121,39 +130,38 @@ def _booked(balances: Sequence[MeterBalance]) -> _BookedSums:
     """Return what is booked by balance, charge and kind, with the last sequence number."""
     rows = (
         OverageCharge.objects.filter(
-            period_id__in={balance.period_id for balance in balances}, balance_id__in=[one.pk for one in balances]
+            among("period_id", {balance.period_id for balance in balances}),
+            among("balance_id", (balance.pk for balance in balances)),
         )
-        .values("balance_id", "charge_id", "kind")
-        .annotate(quantity_sum=Sum("quantity"), amount_sum=Sum("amount_precise"), last=Max("sequence"))
+        .values_list("balance_id", "charge_id", "kind")
+        .annotate(Sum("quantity"), Sum("amount_precise"), Max("sequence"))
     )
     return {
-        (row["balance_id"], row["charge_id"], row["kind"]): (
-            Booked(row["quantity_sum"], row["amount_sum"]),
-            row["last"],
-        )
-        for row in rows
+        (balance_id, charge_id, kind): (Booked(quantity, amount), last)
+        for balance_id, charge_id, kind, quantity, amount, last in rows
     }
 
 
 def _last_entries(balances: Sequence[MeterBalance]) -> dict[int, int]:
     """Return each balance's newest ledger entry; 0 where it has none."""
     with connection.cursor() as cursor:
-        cursor.execute(_LAST_ENTRIES, [[balance.pk for balance in balances]])
+        cursor.execute(_LAST_ENTRIES, [plain_array(balance.pk for balance in balances)])
         return {balance_id: last or 0 for balance_id, last in cursor}
 
 
 def _overage_due(priced: PricedBalance, before: _BookedSums) -> list[_Due]:
-    components: dict[int, list[dict[str, Any]]] = {}
-    for part in priced.priced.parts:
-        components.setdefault(int(part.charge_id), []).extend(one.document() for one in part.components)
     due = []
     kind = OverageCharge.Kind.OVERAGE.value
     for (charge_id, _), owed in priced.priced.owed().items():
         booked, _ = before.get((priced.balance.pk, int(charge_id), kind), (Booked(), 0))
-        delta = overage_delta(owed, booked=booked)
-        if delta:
-            due.append(_Due(int(charge_id), kind, owed, delta, components[int(charge_id)]))
+        if delta := overage_delta(owed, booked=booked):
+            due.append(_Due(int(charge_id), kind, owed, delta, _explanation(priced, charge_id)))
     return due
+
+
+def _explanation(priced: PricedBalance, charge_id: ChargeId) -> list[dict[str, Any]]:
+    parts = (part for part in priced.priced.parts if part.charge_id == charge_id)
+    return [component.document() for part in parts for component in part.components]
 
 
 def _minimums_due(priced: PricedBalance) -> list[_Due]:

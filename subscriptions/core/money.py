@@ -101,7 +101,7 @@ def round_half_up(number: Decimal | Fraction, *, places: int) -> Decimal:
     >>> round_half_up(Fraction(175001, 3), places=0), round_half_up(Decimal("0.0005"), places=3)
     (Decimal('58334'), Decimal('0.001'))
     """
-    return _from_units(_nearest_units(as_fraction(number), places), places)
+    return _from_units(_nearest_units(*_ratio(number), places), places)
 
 
 def as_fraction(number: Decimal | Fraction | int) -> Fraction:
@@ -116,7 +116,9 @@ def as_fraction(number: Decimal | Fraction | int) -> Fraction:
     if isinstance(number, Decimal):
         _check_magnitude(number)
         return Fraction(number)
-    if isinstance(number, Fraction | int):
+    if isinstance(number, Fraction):
+        return number
+    if isinstance(number, int):
         return Fraction(number)
     raise TypeError(f"amounts and quantities are Decimal or Fraction, not {type(number).__name__}")
 
@@ -132,10 +134,10 @@ def is_representable(amount: Decimal, currency: str) -> bool:
     """
     places = minor_units(currency)
     try:
-        units: Fraction = as_fraction(amount) * 10**places
+        numerator, denominator = _ratio(amount)
     except ValueError:
         return False
-    return units.denominator == 1
+    return numerator * 10**places % denominator == 0
 
 
 def allocate(total: Decimal, weights: Sequence[Fraction | Decimal | int], *, currency: str) -> list[Decimal]:
@@ -175,11 +177,11 @@ def precise(amount: Fraction | Decimal) -> Decimal:
     >>> precise(Fraction(1, 8)), precise(Fraction(2, 3))
     (Decimal('0.125'), Decimal('0.666666666666666667'))
     """
-    number = as_fraction(amount)
-    places = _places_to_end(number.denominator)
+    numerator, denominator = _ratio(amount)
+    places = _places_to_end(denominator)
     if places is None or places > _PRECISE_PLACES_MAX:
-        return _from_units(round(number * 10**_ROUNDED_PLACES), _ROUNDED_PLACES)
-    return _from_units(number.numerator * (10**places // number.denominator), places)
+        return _from_units(round(Fraction(numerator, denominator) * 10**_ROUNDED_PLACES), _ROUNDED_PLACES)
+    return _from_units(numerator * (10**places // denominator), places)
 
 
 def _check_magnitude(number: Decimal) -> None:
@@ -203,11 +205,19 @@ def plain(number: Decimal) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def _nearest_units(number: Fraction, places: int) -> int:
+def _ratio(number: Decimal | Fraction | int) -> tuple[int, int]:
+    """Return numerator and denominator in lowest terms, as `as_fraction` has them: making a Fraction costs more than rounding it."""
+    if isinstance(number, Decimal):
+        _check_magnitude(number)
+        return number.as_integer_ratio()
+    exact = as_fraction(number)
+    return exact.numerator, exact.denominator
+
+
+def _nearest_units(numerator: int, denominator: int, places: int) -> int:
     """Integers only, so that no decimal context of a caller can change how money is rounded."""
-    scaled = abs(number) * 10**places
-    units: int = (2 * scaled.numerator + scaled.denominator) // (2 * scaled.denominator)
-    return units if number >= 0 else -units
+    units = (2 * abs(numerator) * 10**places + denominator) // (2 * denominator)
+    return units if numerator >= 0 else -units
 
 
 def _from_units(units: int, places: int) -> Decimal:

@@ -45,7 +45,8 @@ __all__ = [
     "rate_part",
 ]
 
-_NOTHING = Rated(Fraction(0), (), Fraction(0))
+_ZERO = Fraction(0)
+_NOTHING = Rated(_ZERO, (), _ZERO)
 _ROUNDINGS: Mapping[Rounding, Callable[[Fraction], Fraction]] = {
     Rounding.UP: lambda units: Fraction(ceil(units)),
     Rounding.DOWN: lambda units: Fraction(floor(units)),
@@ -116,7 +117,9 @@ def rate_part(
 
 def minimum_top_up(price: Price, amount: Fraction) -> Fraction:
     """Return what is missing from `amount`, the amount of the whole period, to the price's minimum spend: 0 or more."""
-    return max(Fraction(0), Fraction(price.amount_min or 0) - amount)
+    if price.amount_min is None:
+        return _ZERO
+    return max(_ZERO, Fraction(price.amount_min) - amount)
 
 
 def clamp_event(price: Price, value: Decimal | int) -> Decimal:

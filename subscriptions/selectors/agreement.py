@@ -6,6 +6,7 @@ from datetime import datetime
 
 from django.db.models import Q
 
+from billing_site.database import among
 from subscriptions.models import BillingPeriod, Subscription, Tenant, TierChange
 
 
@@ -33,7 +34,7 @@ def period_at(tenant: Tenant, *, at: datetime) -> BillingPeriod | None:
 
 def newest_periods(subscription_ids: Iterable[int]) -> dict[int, BillingPeriod]:
     """Return the newest stored period of each subscription that has one, by the subscription's id."""
-    newest = BillingPeriod.objects.filter(subscription_id__in=list(subscription_ids))
+    newest = BillingPeriod.objects.filter(among("subscription_id", subscription_ids))
     newest = newest.order_by("subscription_id", "-sequence").distinct("subscription_id")
     return {period.subscription_id: period for period in newest}
 
@@ -51,7 +52,9 @@ def version_spans_of(periods: Iterable[BillingPeriod]) -> dict[int, list[Version
     """Return the same of several periods by their ids, with one query."""
     by_id = {period.pk: period for period in periods}
     changes: dict[int, list[tuple[datetime, int]]] = {}
-    found = TierChange.objects.filter(period_id__in=by_id).values_list("period_id", "effective_at", "to_version_id")
+    found = TierChange.objects.filter(among("period_id", by_id)).values_list(
+        "period_id", "effective_at", "to_version_id"
+    )
     for period_id, effective_at, version_id in found:
         changes.setdefault(period_id, []).append((effective_at, version_id))
     return {pk: _spans(period, changes.get(pk, [])) for pk, period in by_id.items()}

@@ -4,12 +4,16 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import connection, models
 
+from billing_site.database import json_rows
 from subscriptions.models import AuditEntry, TierVersion
 
 ACTOR_SYSTEM = "system"
+
+_ENCODER = DjangoJSONEncoder()
 
 
 def record(
@@ -41,15 +45,21 @@ def record(
 
 def record_all(*, actor: str, action: str, after: Iterable[tuple[models.Model, Mapping[str, Any]]]) -> None:
     """Note that `actor` did `action` to each of several things, with what each is after it, in one statement."""
-    entries = [(instance._meta.label_lower, object_id(instance)[:200], _text(values)) for instance, values in after]
-    types, ids, documents = map(list, zip(*entries, strict=True)) if entries else ([], [], [])
+    entries = [
+        {
+            "type": instance._meta.label_lower,
+            "id": object_id(instance)[:200],
+            "after": msgspec.Raw(_text(values).encode()),
+        }
+        for instance, values in after
+    ]
     with connection.cursor() as cursor:
         cursor.execute(
             """
             INSERT INTO subscriptions_auditentry (actor, action, object_type, object_id, after, reason)
-            SELECT %s, %s, type, id, after, '' FROM unnest(%s::text[], %s::text[], %s::jsonb[]) AS e (type, id, after)
+            SELECT %s, %s, type, id, after, '' FROM jsonb_to_recordset(%s::jsonb) AS e (type text, id text, after jsonb)
             """,
-            [actor[:200], action, types, ids, documents],
+            [actor[:200], action, json_rows(entries)],
         )
 
 
@@ -79,4 +89,4 @@ def _plain(values: Mapping[str, Any] | None) -> Any:
 
 
 def _text(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, cls=DjangoJSONEncoder)
+    return _ENCODER.encode(values)

@@ -1,12 +1,11 @@
 """What the world is to be told, written in the transaction in which it happened. Sending it is not this module's work."""
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.db import connection
 
-from billing_site.database import uuid7s
+from billing_site.database import json_rows, uuid7s
 from subscriptions.models import OutboxMessage, Tenant
 
 
@@ -22,16 +21,16 @@ def write(*, tenant: Tenant, type: str, payload: Mapping[str, Any]) -> OutboxMes
 def write_all(*, type: str, payloads: Iterable[tuple[Tenant, Mapping[str, Any]]]) -> None:
     """Queue a message of one type about each of several tenants, in one statement."""
     messages = list(payloads)
+    rows = (
+        {"id": message_id, "tenant_id": tenant.pk, "payload": payload}
+        for message_id, (tenant, payload) in zip(uuid7s(len(messages)), messages, strict=True)
+    )
     with connection.cursor() as cursor:
         cursor.execute(
             """
             INSERT INTO subscriptions_outboxmessage (public_id, tenant_id, type, payload)
-            SELECT id, tenant_id, %s, payload FROM unnest(%s::uuid[], %s::bigint[], %s::jsonb[]) AS m (id, tenant_id, payload)
+            SELECT id, tenant_id, %s, payload
+            FROM jsonb_to_recordset(%s::jsonb) AS m (id uuid, tenant_id bigint, payload jsonb)
             """,
-            [
-                type,
-                uuid7s(len(messages)),
-                [tenant.pk for tenant, _ in messages],
-                [json.dumps(payload) for _, payload in messages],
-            ],
+            [type, json_rows(rows)],
         )

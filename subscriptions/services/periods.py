@@ -9,6 +9,7 @@ from datetime import datetime
 
 from django.db import connection
 
+from billing_site.database import json_rows
 from subscriptions.models import BillingPeriod, Subscription
 from subscriptions.selectors.agreement import newest_periods
 from subscriptions.services.agreement import opening_due
@@ -42,9 +43,9 @@ def mark_closed(*, look_at: Mapping[BillingPeriod, datetime | None], closed_at: 
         cursor.execute(
             """
             UPDATE subscriptions_billingperiod p SET closed_at = %s, due_at = d.due_at, attempts = 0, leased_until = NULL
-            FROM unnest(%s::bigint[], %s::timestamptz[]) AS d (id, due_at) WHERE p.id = d.id
+            FROM jsonb_to_recordset(%s::jsonb) AS d (id bigint, due_at timestamptz) WHERE p.id = d.id
             """,
-            [closed_at, [period.pk for period in look_at], list(look_at.values())],
+            [closed_at, json_rows({"id": period.pk, "due_at": due_at} for period, due_at in look_at.items())],
         )
 
 

@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metering.core.burndown import Grant, GrantKind, walk
-from metering.core.overage import Booked, ChargeTerms, Owed, SegmentUsage, overage_delta, price_pool, spread
+from metering.core.overage import (
+    Booked,
+    ChargeTerms,
+    Owed,
+    SegmentUsage,
+    overage_delta,
+    price_pool,
+    price_units,
+    spread,
+)
 from metering.core.pools import Offer, pools_of
 from metering.core.segments import VersionSpan, cut, segment_at
 from subscriptions.core.periods import Period
@@ -229,6 +238,7 @@ def test_where_each_unit_costs_the_same_the_pool_says_so_and_rating_agrees(overa
     segment = SegmentUsage(version_id=1, usage=used, overage=overage)
     assert pool.unit_amount is not None
     assert Fraction(overage) * Fraction(pool.unit_amount) == price_pool([segment], [terms]).amount
+    assert price_units(terms, overage) == price_pool([segment], [terms])
 
 
 @given(prices)

@@ -24,6 +24,7 @@ from billing_site.database import (
     GuardTrigger,
     Trigger,
     UnboundedDecimalField,
+    among,
     claim,
     no_overlap,
     run_with_retries,
@@ -197,6 +198,14 @@ def test_the_wall_clock_goes_on_within_a_transaction_and_is_in_utc():
 
 
 # Claims
+
+
+def test_a_condition_finds_the_rows_among_hundreds_of_ids(job):
+    ids = [row.pk for row in job.objects.bulk_create(job(name=str(number)) for number in range(600))]
+    found = job.objects.filter(among("pk", ids[1:-1])).order_by("pk").values_list("pk", flat=True)
+    assert list(found) == ids[1:-1]
+    assert set(job.objects.exclude(among("pk", ids[1:])).values_list("pk", flat=True)) == {ids[0]}
+    assert not job.objects.filter(among("pk", [])).exists()
 
 
 def test_a_claim_takes_due_rows_the_longest_due_first_and_counts_the_attempt(job):
