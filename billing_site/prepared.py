@@ -10,22 +10,8 @@ from typing import Any
 
 import psycopg
 from django.db import connection
-from psycopg.adapt import AdaptersMap
-from psycopg.types.string import TextLoader
 
-# Psycopg's own, which are compiled: Django's loader of timestamps is written in Python, and costs more than the rest of a row.
-_ADAPTERS = AdaptersMap(psycopg.adapters)
-# As Django has it: documents are read as the texts that they are.
-_ADAPTERS.register_loader("jsonb", TextLoader)
-
-
-class Cursor(psycopg.Cursor[tuple[Any, ...]]):
-    """A cursor whose timestamps are in UTC, as the sessions are."""
-
-    @property
-    def adapters(self) -> AdaptersMap:
-        """What turns values into Python's."""
-        return _ADAPTERS
+Cursor = psycopg.Cursor[tuple[Any, ...]]
 
 
 def run(sql: str, parameters: Sequence[Any] = ()) -> Cursor:
@@ -38,4 +24,5 @@ def run(sql: str, parameters: Sequence[Any] = ()) -> Cursor:
     if connection.connection is None:
         connection.ensure_connection()
     with connection.wrap_database_errors:
-        return Cursor(connection.connection).execute(sql, parameters, prepare=True)
+        cursor: Cursor = psycopg.Cursor(connection.connection)
+        return cursor.execute(sql, parameters, prepare=True)
