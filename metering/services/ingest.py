@@ -126,6 +126,9 @@ def lock_counted(counted: Sequence[Candidate]) -> dict[int, LockedBalance]:
     if stale:
         forget_placements(stale)
         raise StaleBalances
+    for one in placed.values():
+        if one.watch is not None:
+            locked[one.id].watch = one.watch
     return locked
 
 
