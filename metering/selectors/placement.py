@@ -168,7 +168,7 @@ def _add_period(placement: Placement, row: tuple) -> None:
     if balance_id is not None:
         period = placement.periods[-1]
         period.meter_ids.add(meter_id)
-        watch = watch_of(period.versions, ends_at=ends_at, meter_id=meter_id, pool=pool, of_tenant=row[-1] or ())
+        watch = watch_of(period.versions, ends_at=ends_at, meter_id=meter_id, pool=pool, of_tenant=row[-1])
         period.balances[meter_id, pool] = PlacedBalance(
             balance_id, placement.code, meter_id, pool, epoch, period, watch
         )

@@ -1,5 +1,6 @@
 """What is to be told of a balance: the thresholds of its pool and of its tenant, and the sums over several balances that they look at."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -48,16 +49,20 @@ def watch_of(
     ends_at: datetime,
     meter_id: int,
     pool: str,
-    of_tenant: Iterable[Mapping[str, Any]],
+    of_tenant: str | None,
 ) -> Watch | None:
-    """Return what is to be told of a balance; None where neither its pool nor its tenant has thresholds."""
+    """
+    Return what is to be told of a balance; None where neither its pool nor its tenant has thresholds.
+
+    `of_tenant` is the tenant's list as JSON text, which is what hot statements get from a column of documents; None for an empty one.
+    """
     of_pool = {starts_at: _of_pool(version_id, meter_id, pool) for starts_at, version_id in versions.items()}
-    tenants = tuple(threshold_of(document) for document in of_tenant)
+    tenants = tuple(threshold_of(document) for document in json.loads(of_tenant)) if of_tenant else ()
     return Watch(ends_at, versions, of_pool, tenants) if tenants or any(of_pool.values()) else None
 
 
 _WATCHED = """
-SELECT b.id, b.meter_id, b.pool, p.ends_at, p.version_id, p.starts_at, t.thresholds,
+SELECT b.id, b.meter_id, b.pool, p.ends_at, p.version_id, p.starts_at, NULLIF(t.thresholds, '[]'),
        ARRAY(SELECT x.effective_at FROM subscriptions_tierchange x WHERE x.period_id = p.id ORDER BY x.effective_at),
        ARRAY(SELECT x.to_version_id FROM subscriptions_tierchange x WHERE x.period_id = p.id ORDER BY x.effective_at)
 FROM metering_meterbalance b

@@ -83,7 +83,7 @@ def create_tenant(
     Raises AlreadyExists (409) for an id that is taken, Invalid (422) for an unknown currency, zone, country or clock, or for faulty
     thresholds.
     """
-    thresholds = thresholds or []
+    thresholds = [] if thresholds is None else thresholds
     faults = faults_in({"currency": currency, "timezone": timezone, "country": country, "thresholds": thresholds})
     clock = TestClock.objects.filter(code=test_clock).first() if test_clock is not None else None
     if test_clock is not None and clock is None:
