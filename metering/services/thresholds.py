@@ -22,7 +22,7 @@ from django.db.models import F
 from billing_site.database import uuid7s
 from billing_site.prepared import run
 from metering.core.measuring import dimension_set
-from metering.core.thresholds import Measure, Position, Reached, Threshold, included_in, reached
+from metering.core.thresholds import Measure, Once, Position, Reached, Threshold, included_in, reached
 from metering.models import MeterBalance, ThresholdCrossing, ThresholdWatch
 from metering.selectors.balances import Standing, balance_views
 from metering.selectors.thresholds import Watch, amounts_of_periods, overage_amount, quantity_for_life
@@ -218,11 +218,11 @@ def _insert(found: Sequence[tuple[_Look, Reached]], cause: Cause) -> dict[UUID, 
     """
     Write what is new of this, and remember of the rest that it was told of; return the new by their ids.
 
-    Who finds the row of another transaction waits for its end, so that what is found is committed. All write in one order.
+    Who finds the row of another transaction waits for its end, so that what is found is committed; what several balances of this posting
+    have found is written once, and remembered by none of them yet. All write in one order.
     """
-    in_order = sorted(
-        found, key=lambda one: (one[0].owner[0], one[0].owner[1] or 0, one[0].owner[2], one[1].threshold.key)
-    )
+    once_each = {_identity(*one): one for one in reversed(found)}
+    in_order = [once_each[identity] for identity in sorted(once_each)]
     rows = [
         (
             public_id,
@@ -262,6 +262,13 @@ def _insert(found: Sequence[tuple[_Look, Reached]], cause: Cause) -> dict[UUID, 
         else:
             look.told.add(one.threshold.key)
     return new
+
+
+def _identity(look: _Look, one: Reached) -> tuple[int, int, str, str, int]:
+    """Return what the unique constraints compare, so that it can be sorted."""
+    tenant_id, meter_id, pool = look.owner
+    period_id = look.balance.row.period_id if one.threshold.once == Once.PERIOD else 0
+    return tenant_id, meter_id or 0, pool, one.threshold.key, period_id
 
 
 def _announce(new: Mapping[UUID, tuple[_Look, Reached]]) -> None:

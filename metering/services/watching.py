@@ -30,8 +30,8 @@ def look(
     """
     Tell of the thresholds that these balances have reached because what they include has changed; return the new crossings' ids.
 
-    Call it last in the transaction of the change, with balances that were locked after it or brought up to date: whenever a grant is made,
-    voided or moved, and when a period is opened into which a grant reaches. `now_of` gives each balance's tenant time. Percentages whose
+    Call it last in the transaction of the change, with balances that were locked after it or brought up to date, whenever a grant is made,
+    voided or moved. `now_of` gives each balance's tenant time. Percentages whose
     line was lifted above what was used are armed anew, and the tenants' next look is set for when a grant begins or ends.
     """
     attach(locked)
@@ -39,8 +39,21 @@ def look(
     armed = [balance.row.pk for balance in locked.values() if _arm_anew(balance, now_of[balance.row.pk])]
     if armed:
         raise_epochs(armed)
-    _look_later(locked, now_of)
+    look_later(_next_looks(locked, now_of))
     return new
+
+
+def look_later(times: Mapping[int, datetime]) -> None:
+    """
+    Let the thresholds of tenants, by their ids, be looked at by due work at these times of theirs, unless that is to be sooner.
+
+    Call it, with the start, where a period is opened into which a grant reaches: nothing of it is used yet, so that nothing can be reached.
+    """
+    for watch in lock_watches(times) if times else ():
+        at = times[watch.tenant_id]
+        if watch.due_at is None or at < watch.due_at:
+            watch.due_at = at
+            watch.save(update_fields=["due_at"])
 
 
 @transaction.atomic
@@ -81,18 +94,14 @@ def _arm_anew(balance: LockedBalance, now: datetime) -> int:
     )
 
 
-def _look_later(locked: Mapping[int, LockedBalance], now_of: Mapping[int, datetime]) -> None:
-    """Let the tenants' watches fall due when a grant of these balances next begins or ends, unless they are due sooner."""
+def _next_looks(locked: Mapping[int, LockedBalance], now_of: Mapping[int, datetime]) -> dict[int, datetime]:
+    """Return, by tenant, when a grant of these balances next begins or ends."""
     next_looks: dict[int, datetime] = {}
     for balance in locked.values():
         tenant_id = balance.row.tenant_id
         for bound in _bounds(balance, now_of[balance.row.pk]):
             next_looks[tenant_id] = min(bound, next_looks.get(tenant_id, bound))
-    for watch in lock_watches(next_looks) if next_looks else ():
-        at = next_looks[watch.tenant_id]
-        if watch.due_at is None or at < watch.due_at:
-            watch.due_at = at
-            watch.save(update_fields=["due_at"])
+    return next_looks
 
 
 def _bounds(balance: LockedBalance, now: datetime) -> Iterator[datetime]:

@@ -14,6 +14,7 @@ from django.db import IntegrityError, connection, transaction
 from billing_site.database import uuid7
 from invoices.services.advancing import advance
 from invoices.services.due import run_due
+from invoices.services.subscribing import start_subscription
 from metering.models import (
     CreditGrant,
     LedgerEntry,
@@ -30,7 +31,7 @@ from metering.services.ingest import record_events
 from metering.services.posting import lock_balances
 from metering.services.requests import NewEvent, Record
 from metering.services.reversing import reverse_event
-from subscriptions.models import OutboxMessage
+from subscriptions.models import Meter, OutboxMessage
 from subscriptions.services import tenants
 from tests.races import together
 from tests.world import ACTOR, JUNE, PER_TOKEN, World, at, charge, make_meter, make_world, publish
@@ -387,6 +388,18 @@ def test_a_percentage_that_a_grant_puts_out_of_reach_can_be_reached_again():
     assert look(world) == []
 
 
+def test_the_looks_of_a_tenant_come_in_order_and_end_with_the_grants():
+    world = world_with({"percent": 80}, included="0")
+    grant(world, 100, expires_at=at("2026-06-15"))
+    look(world)
+    with transaction.atomic():
+        watching.look_later({world.tenant.pk: at("2026-06-10")})
+        watching.look_later({world.tenant.pk: at("2026-06-12")})
+    journal = run_advance(world, "2026-06-30")
+    assert [entry.at for entry in journal if entry.what == "look_at_thresholds"] == [at("2026-06-10"), at("2026-06-15")]
+    assert told(world) == []
+
+
 def test_usage_in_the_grace_is_judged_by_what_the_period_included():
     world = world_with({"percent": 80})
     run_advance(world, "2026-07-01 00:30")
@@ -415,9 +428,10 @@ def test_late_usage_reaches_quantities_and_amounts_and_no_percentage():
 def wall_tenant():
     forget_placements()
     make_meter()
-    version = publish("wall", charges=[charge(thresholds=[{"percent": 80}])])
+    make_meter("calls", event_type="api.call", value_property="number")
+    calls = {"kind": "usage", "meter": "calls", "included": "0", "price": PER_TOKEN}
+    version = publish("wall", charges=[charge(thresholds=[{"percent": 80}]), calls])
     plain = publish("plain")
-    from invoices.services.subscribing import start_subscription
 
     def make(code, *, with_thresholds):
         tenant = tenants.create_tenant(code=code, name="Wall", actor=ACTOR)
@@ -437,7 +451,9 @@ def use(tenant, tokens):
 def watch_of(tenant):
     placement = remembered_placement(tenant.code)
     assert placement is not None
-    [balance] = placement.periods[0].balances.values()
+    [balance] = [
+        one for one in placement.periods[0].balances.values() if one.meter_id == Meter.objects.get(code="tokens").pk
+    ]
     return balance.watch
 
 
@@ -461,6 +477,26 @@ def test_what_was_told_is_remembered_once_it_is_stored_for_good(wall_tenant):
     assert watch_of(tenant).told_of_pool == {"percent:80:period"}
     use(tenant, 1)
     assert ThresholdCrossing.objects.count() == 1
+
+
+def test_what_two_meters_reach_in_one_request_is_not_remembered_before_it_is_stored(wall_tenant):
+    tenant = wall_tenant("wall-3", with_thresholds=True)
+    tenants.update_tenant(tenant_id=tenant.pk, changes={"thresholds": [{"amount": "1"}]}, actor=ACTOR)
+
+    def use_both():
+        events = [
+            NewEvent(tenant.code, "wall", str(uuid7()), type, None, {"total_tokens": 15000, "number": 5000})
+            for type in ("llm.completion", "api.call")
+        ]
+        record_events([Record(events, JUNE + timedelta(days=1))])
+
+    use(tenant, 1)
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        use_both()
+        assert ThresholdCrossing.objects.filter(meter=None).count() == 1
+        raise ZeroDivisionError
+    use_both()
+    assert ThresholdCrossing.objects.filter(meter=None).count() == 1
 
 
 @pytest.mark.parametrize(
