@@ -127,8 +127,8 @@ def lock_counted(counted: Sequence[Candidate]) -> dict[int, LockedBalance]:
         forget_placements(stale)
         raise StaleBalances
     for one in placed.values():
-        if one.watch is not None:
-            locked[one.id].watch = one.watch
+        balance = locked[one.id]
+        balance.watch, balance.watch_is_known = one.watch, True
     return locked
 
 

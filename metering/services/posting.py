@@ -80,8 +80,9 @@ class LockedBalance:
     burned: dict[int, Decimal] = field(default_factory=dict)
     expired: dict[int, Decimal] = field(default_factory=dict)
     walks_again: bool = False
-    # What is to be told of it; set by who locks it, None where nothing is.
+    # What is to be told of it, None where nothing is: set by who has read it with the placement, else asked when it is needed.
     watch: Watch | None = None
+    watch_is_known: bool = False
 
     @property
     def overage(self) -> Decimal:
@@ -168,8 +169,8 @@ def post(
         if overage_before[balance_id] == 0 and balance.overage > 0:
             _announce_overage(balance)
     _write(posting_id, kind, movements, entries, locked.values())
-    if watched := [balance for balance in locked.values() if balance.watch is not None]:
-        thresholds.cross(watched, now_of=now_of)
+    if any(balance.watch is not None or not balance.watch_is_known for balance in locked.values()):
+        thresholds.cross(locked.values(), now_of=now_of)
 
 
 def _place(balance: LockedBalance, movement: Movement) -> list[_Entry]:

@@ -19,7 +19,6 @@ from metering.selectors.terms import pools_of_version
 from metering.services.arrays import columns, plain_array, text_array, uuid_array
 from metering.services.posting import LockedBalance, Movement, lock_balances, post
 from metering.services.values import ValueMovement, take_back
-from metering.services.watching import attach
 from subscriptions.core.pricing import clamp_event
 from subscriptions.models import Tenant
 from subscriptions.selectors.agreement import version_spans
@@ -83,7 +82,6 @@ def reverse_event(*, event_id: UUID, reason: str, actor: str) -> UsageEvent:
         if tenant is None or not counted:
             raise EventNotCounted("The event was never counted: it is unmatched.")
         locked = lock_balances(one.balance_id for one in counted)
-        attach(locked)
         movements = [_movement(event, locked[one.balance_id], one) for one in counted]
         rows = [
             _row(event, movement, one.seen, posting_id, reason)

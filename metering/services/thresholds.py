@@ -25,7 +25,7 @@ from metering.core.measuring import dimension_set
 from metering.core.thresholds import Measure, Once, Position, Reached, Threshold, included_in, reached
 from metering.models import MeterBalance, ThresholdCrossing, ThresholdWatch
 from metering.selectors.balances import Standing, balance_views
-from metering.selectors.thresholds import Watch, amounts_of_periods, overage_amount, quantity_for_life
+from metering.selectors.thresholds import Watch, amounts_of_periods, overage_amount, quantity_for_life, watches
 from metering.services.arrays import columns, plain_array, text_array, uuid_array
 from subscriptions.core.money import as_fraction, plain, precise
 from subscriptions.models import BillingPeriod, Meter, Tenant
@@ -72,11 +72,19 @@ def cross(
     """
     Tell of the thresholds that these balances have reached, and return the ids of the new crossings.
 
-    The caller holds the balances' locks and has written what moved them; `now_of` gives each balance's tenant time. Balances without a
-    watch cost nothing. Where nothing is reached that was not told of before, nothing is asked of the database, except for sums over several
+    The caller holds the balances' locks and has written what moved them; `now_of` gives the tenants' times by balances of theirs. What is to
+    be told of a balance is asked where it is not known; where there is nothing, nothing more happens. Where nothing is reached that was not told of before, nothing is asked of the database, except for sums over several
     balances and prices that are no plain unit amount. A pool that cannot be priced reaches no amount: its usage is recorded all the same.
     """
-    looks = [look for balance in balances if balance.watch for look in _looks(balance, balance.watch, now_of)]
+    balances = list(balances)
+    _ask(balances)
+    times = {balance.row.tenant_id: now_of[balance.row.pk] for balance in balances if balance.row.pk in now_of}
+    looks = [
+        look
+        for balance in balances
+        if balance.watch
+        for look in _looks(balance, balance.watch, times[balance.row.tenant_id])
+    ]
     if not looks:
         return []
     if tenants := {look.balance.row.tenant_id for look in looks if look.of_tenant or look.adds_up_periods}:
@@ -116,8 +124,15 @@ def forget(*, tenant_id: int) -> None:
     raise_epochs(balances.order_by("pk").values_list("pk", flat=True))
 
 
-def _looks(balance: "LockedBalance", watch: Watch, now_of: Mapping[int, datetime]) -> list[_Look]:
-    now = now_of[balance.row.pk]
+def _ask(balances: Iterable["LockedBalance"]) -> None:
+    """Give balances that were not found by a placement what is to be told of them."""
+    unknown = {balance.row.pk: balance for balance in balances if not balance.watch_is_known}
+    found = watches(unknown) if unknown else {}
+    for balance_id, balance in unknown.items():
+        balance.watch, balance.watch_is_known = found.get(balance_id), True
+
+
+def _looks(balance: "LockedBalance", watch: Watch, now: datetime) -> list[_Look]:
     looks = []
     of_both = ((False, watch.of_pool(now), watch.told_of_pool), (True, watch.of_tenant, watch.told_of_tenant))
     for of_tenant, thresholds, told in of_both:

@@ -12,16 +12,10 @@ from django.db import transaction
 
 from metering.core.thresholds import Measure, Once, Position, Threshold, line_of, reached
 from metering.models import MeterBalance, ThresholdCrossing, ThresholdWatch
-from metering.selectors.thresholds import Watch, watches
+from metering.selectors.thresholds import Watch
 from metering.services.posting import LockedBalance, lock_balances
 from metering.services.thresholds import Cause, cross, included_now, lock_watches, raise_epochs
 from subscriptions.core.money import precise
-
-
-def attach(locked: Mapping[int, LockedBalance]) -> None:
-    """Give locked balances what is to be told of them; for callers that did not find them by a placement. One query."""
-    for balance_id, watch in watches(locked).items():
-        locked[balance_id].watch = watch
 
 
 def look(
@@ -34,7 +28,6 @@ def look(
     voided or moved. `now_of` gives each balance's tenant time. Percentages whose
     line was lifted above what was used are armed anew, and the tenants' next look is set for when a grant begins or ends.
     """
-    attach(locked)
     new = cross(locked.values(), now_of=now_of, cause=cause)
     armed = [balance.row.pk for balance in locked.values() if _arm_anew(balance, now_of[balance.row.pk])]
     if armed:

@@ -246,6 +246,15 @@ def test_a_threshold_that_is_already_passed_when_it_is_set_is_told_of_by_the_nex
     assert told(world) == [("amount:2:period", "4.0002", "2")]
 
 
+def test_a_reversal_is_a_movement_too():
+    world = two_meters()
+    world.use(20000)
+    call(world, 1)
+    tenants.update_tenant(tenant_id=world.tenant.pk, changes={"thresholds": [{"amount": "2"}]}, actor=ACTOR)
+    reverse_event(event_id=UsageEvent.objects.get(type="api.call").pk, reason="sent in error", actor=ACTOR)
+    assert told(world) == [("amount:2:period", "4", "2")]
+
+
 # At once
 
 
