@@ -20,6 +20,7 @@ from metering.models import (
     LedgerEntry,
     MeterBalance,
     Posting,
+    SegmentTotal,
     ThresholdCrossing,
     ThresholdWatch,
     UsageEvent,
@@ -253,6 +254,24 @@ def test_a_reversal_is_a_movement_too():
     tenants.update_tenant(tenant_id=world.tenant.pk, changes={"thresholds": [{"amount": "2"}]}, actor=ACTOR)
     reverse_event(event_id=UsageEvent.objects.get(type="api.call").pk, reason="sent in error", actor=ACTOR)
     assert told(world) == [("amount:2:period", "4", "2")]
+
+
+def test_what_cannot_be_priced_reaches_no_amount_and_holds_up_neither_its_usage_nor_other_tenants():
+    package = {"model": "package", "size": "10", "amount": "1"}
+    broken = world_with({"amount": "45"}, {"percent": 110}, tenant=[{"amount": "45"}], price=package)
+    broken.use(10400)
+    healthy = make_world(version=broken.subscription.version)
+    totals = SegmentTotal.objects.filter(balance=broken.balance())
+    totals.update(quantity=1)
+    [report] = record_events(
+        [Record([broken.event(600), healthy.event(11000)], datetime.fromisoformat("2026-06-01T00:00:00Z"))]
+    )
+    assert [outcome.status for outcome in report.outcomes] == ["accepted", "accepted"]
+    assert [threshold for threshold, _, _ in told(broken)] == ["percent:110:period"]
+    assert [threshold for threshold, _, _ in told(healthy)] == ["amount:45:period", "percent:110:period"]
+    totals.update(quantity=11000)
+    broken.use(1)
+    assert sorted(threshold for threshold, _, _ in told(broken)) == [*["amount:45:period"] * 2, "percent:110:period"]
 
 
 # At once
