@@ -1,11 +1,13 @@
 """Thresholds in other systems: cases/thresholds.json. A position is reached from the one before, and what was told stays told."""
 
+import doctest
 import json
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
+from metering.core import thresholds as core
 from metering.core.thresholds import Position, reached, threshold_of
 
 CASES = {
@@ -33,6 +35,10 @@ def step(thresholds, amount, told):
 
 def of_life(values):
     return [threshold_of({"amount": str(value), "once": "life"}) for value in values]
+
+
+def test_the_examples_of_the_core_are_true():
+    assert doctest.testmod(core).failed == 0
 
 
 def test_every_kind_of_case_is_known():
