@@ -23,7 +23,15 @@ from billing_site.staff import (
     unbroken,
 )
 from metering.core.measuring import dimension_set
-from metering.models import CreditGrant, LedgerEntry, MeterBalance, OverageCharge, UsageEvent
+from metering.models import (
+    CreditGrant,
+    LedgerEntry,
+    MeterBalance,
+    OverageCharge,
+    ThresholdCrossing,
+    ThresholdWatch,
+    UsageEvent,
+)
 from metering.selectors.event_details import EventDetail, event_detail
 from metering.selectors.events import decode_data, find_event, unmatched_events
 from metering.services.replaying import replay_events
@@ -247,6 +255,47 @@ class CreditGrantAdmin(ReadOnlyAdmin):
     search_help_text = _BY_TENANT
     fields = ["tenant", "kind", "priority", _meter_column, _balance_column, *_figures, "effective_at", "expires_at"]
     readonly_fields = [_meter_column, _balance_column, *_figures]
+
+
+@admin.register(ThresholdCrossing)
+class ThresholdCrossingAdmin(ReadOnlyAdmin):
+    """Thresholds that were reached, each of which was sent as `usage.threshold_reached`."""
+
+    _figures = [
+        shown("of", lambda crossing: _owner(crossing)),
+        shown("threshold", lambda crossing: crossing.threshold.replace(":", " ")),
+        shown("period (UTC)", lambda crossing: _period(crossing.period), order="period__starts_at"),
+        shown("lay at", lambda crossing: number(plain(crossing.line)), order="line"),
+        shown("had come to", lambda crossing: number(plain(crossing.value)), order="value"),
+    ]
+    list_display = ["tenant", *_figures, "cause", "crossed_at"]
+    list_select_related = ["tenant", "meter", "period"]
+    list_filter = ["cause", "once", either("state", "rearmed_at", empty="told", filled="armed anew")]
+    ordering = ["-pk"]
+    search_fields = ["tenant__code__exact"]
+    search_help_text = _BY_TENANT
+    fields = ["public_id", "tenant", *_figures, "once", "cause", "crossed_at", "recorded_at", "rearmed_at"]
+    readonly_fields = _figures
+
+
+@admin.register(ThresholdWatch)
+class ThresholdWatchAdmin(ReadOnlyAdmin):
+    """When a tenant's thresholds are looked at without an event, and what of that waits for a person."""
+
+    list_display = ["tenant", "due_at", "parked_at"]
+    list_select_related = ["tenant"]
+    list_filter = [PARKED]
+    ordering = ["-pk"]
+    search_fields = ["tenant__code__exact"]
+    search_help_text = _BY_TENANT
+    fields = ["tenant", "due_at", "parked_at", "parked_reason"]
+
+
+def _owner(crossing: ThresholdCrossing) -> str:
+    """Name the pool that a threshold is of; without one it is the tenant's."""
+    if crossing.meter is None:
+        return "all meters"
+    return f"{crossing.meter} ({_dimensions(crossing.pool)})" if crossing.pool else crossing.meter.code
 
 
 @admin.register(OverageCharge)

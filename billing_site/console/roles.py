@@ -18,6 +18,7 @@ ROLES: dict[str, dict[str, tuple[str, ...]]] = {
         "subscriptions.subscription": ("add", "change"),
         "subscriptions.billingperiod": ("change",),
         "metering.meterbalance": ("change",),
+        "metering.thresholdwatch": ("change",),
         "invoices.invoice": ("change",),
     },
     "support": {

@@ -23,7 +23,7 @@ from billing_site.staff import (
     unbroken,
 )
 from invoices.services import due, invoicing, subscribing
-from metering.models import MeterBalance
+from metering.models import MeterBalance, ThresholdWatch
 from subscriptions.models import BillingPeriod, Subscription, TierVersion
 from subscriptions.selectors.clock import now_for
 from subscriptions.services import audit
@@ -69,10 +69,11 @@ def _release(row: Any, *, actor: str) -> None:
     audit.record(actor=actor, action="release", instance=row, before=before)
 
 
-# Its page belongs to metering, the work that it owes is run from here.
-_balances: Any = admin.site.get_model_admin(MeterBalance)
-_balances.actions = [*_balances.actions, release_parked]
-_balances.row_conditions = {"release_parked": is_parked}
+# Their pages belong to metering, the work that they owe is run from here.
+for _model in (MeterBalance, ThresholdWatch):
+    _page: Any = admin.site.get_model_admin(_model)
+    _page.actions = [*_page.actions, release_parked]
+    _page.row_conditions = {"release_parked": is_parked}
 
 
 def _period_name(period: BillingPeriod) -> str:

@@ -24,7 +24,8 @@ from billing_site.database import among, claim, run_with_retries
 from invoices.services.closing import bill_late_usage, book_balance, close_periods
 from invoices.services.invoicing import lock_subscriptions
 from invoices.services.subscribing import open_due
-from metering.models import MeterBalance
+from metering.models import MeterBalance, ThresholdWatch
+from metering.services import watching
 from subscriptions.models import BillingPeriod, Subscription, TestClock
 from subscriptions.services import clocks
 
@@ -95,6 +96,10 @@ def _look(period_ids: Sequence[int], now: datetime) -> None:
         bill_late_usage(period_id=period_id, now=now)
 
 
+def _look_at_thresholds(watch_ids: Sequence[int], now: datetime) -> None:
+    watching.look_at_due(watch_ids=watch_ids, now=now)
+
+
 KINDS = (
     DueWork(
         "open_period",
@@ -121,6 +126,12 @@ KINDS = (
         lambda: BillingPeriod.objects.filter(closed_at__isnull=False),
         _look,
         lambda row: f"period {row.public_id}",
+    ),
+    DueWork(
+        "look_at_thresholds",
+        lambda: ThresholdWatch.objects.select_related("tenant"),
+        _look_at_thresholds,
+        lambda row: f"thresholds of {row.tenant.code}",
     ),
 )
 """In the order in which they are run when due at the same time: a boundary opens before the period that it ends closes."""
@@ -168,7 +179,7 @@ def sweep(*, now: datetime, seconds_max: float) -> list[JournalEntry]:
     return journal
 
 
-def release_parked(row: Subscription | MeterBalance | BillingPeriod) -> None:
+def release_parked(row: Subscription | MeterBalance | BillingPeriod | ThresholdWatch) -> None:
     """Give a parked row all of its tries again. The caller records who asked for it."""
     type(row)._base_manager.filter(pk=row.pk).update(parked_at=None, parked_reason="", attempts=0, leased_until=None)
 

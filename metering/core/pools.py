@@ -11,6 +11,7 @@ from decimal import Decimal
 
 from metering.core.measuring import DimensionSet, dimension_key
 from metering.core.overage import ChargeId, ChargeTerms, match
+from metering.core.thresholds import Threshold
 from subscriptions.core.prices import Price, PriceModel, ZeroUsage
 
 SHARED = ""
@@ -25,6 +26,7 @@ class Offer:
     included: Decimal | None
     at_limit: str
     overage_quantity_max: Decimal | None
+    thresholds: tuple[Threshold, ...] = ()
 
     @property
     def pool_key(self) -> str:
@@ -44,6 +46,8 @@ class Pool:
     charges: tuple[ChargeTerms, ...]
     # What each unit of its overage costs, where one charge prices all of it alike; None where rating must look closer.
     unit_amount: Decimal | None
+    # Those of all its charges: what they look at is the pool.
+    thresholds: tuple[Threshold, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,8 @@ def pools_of(offers: Sequence[Offer]) -> MeterPools:
     pools = {}
     for key in dict.fromkeys([SHARED, *(offer.pool_key for offer in offers)]):
         leader = default if key == SHARED else next(offer for offer in offers if offer.pool_key == key)
-        charges = tuple(offer.terms for offer in offers if offer.pool_key == key)
+        members = [offer for offer in offers if offer.pool_key == key]
+        charges = tuple(offer.terms for offer in members)
         pools[key] = Pool(
             key=key,
             included=(leader.included if leader else None) or Decimal(0),
@@ -85,6 +90,7 @@ def pools_of(offers: Sequence[Offer]) -> MeterPools:
             overage_quantity_max=leader.overage_quantity_max if leader else None,
             charges=charges,
             unit_amount=_unit_amount(charges),
+            thresholds=tuple(dict.fromkeys(one for offer in members for one in offer.thresholds)),
         )
     return MeterPools(
         by_key=pools,

@@ -9,6 +9,7 @@ from metering.models.balances import LatestReading, MeterBalance, SeenValue, Seg
 from metering.models.events import EventCount, EventKey, UsageEvent
 from metering.models.ledger import CreditGrant, LedgerEntry, Posting
 from metering.models.overage import OverageCharge
+from metering.models.thresholds import ThresholdCrossing, ThresholdWatch
 
 __all__ = [
     "CreditGrant",
@@ -21,5 +22,7 @@ __all__ = [
     "Posting",
     "SeenValue",
     "SegmentTotal",
+    "ThresholdCrossing",
+    "ThresholdWatch",
     "UsageEvent",
 ]

@@ -4,6 +4,7 @@ from functools import lru_cache
 
 from metering.core.overage import ChargeTerms
 from metering.core.pools import MeterPools, Offer, pools_of
+from metering.core.thresholds import threshold_of
 from subscriptions.selectors.catalog import terms_of
 
 
@@ -16,6 +17,12 @@ def pools_of_version(version_id: int) -> dict[int, MeterPools]:
             charge_id=charge.id, version_id=version_id, dimensions=dict(charge.dimensions), price=charge.price
         )
         offers.setdefault(charge.meter_id, []).append(
-            Offer(terms, charge.included, charge.at_limit, charge.overage_quantity_max)
+            Offer(
+                terms,
+                charge.included,
+                charge.at_limit,
+                charge.overage_quantity_max,
+                tuple(threshold_of(document) for document in charge.thresholds),
+            )
         )
     return {meter_id: pools_of(meter_offers) for meter_id, meter_offers in offers.items()}

@@ -139,6 +139,9 @@ def lock_counted(counted: Sequence[Candidate]) -> dict[int, LockedBalance]:
     if stale:
         forget_placements(stale)
         raise StaleBalances
+    for one in placed.values():
+        balance = locked[one.id]
+        balance.watch, balance.watch_is_known = one.watch, True
     return locked
 
 

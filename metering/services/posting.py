@@ -15,6 +15,8 @@ from billing_site import doorbell
 from billing_site.prepared import run
 from metering.core.burndown import Grant, GrantKind, burn_order, split, walk
 from metering.models import LedgerEntry, MeterBalance, SegmentTotal
+from metering.selectors.thresholds import Watch
+from metering.services import thresholds
 from metering.services.arrays import columns, plain_array, text_array
 from subscriptions.core.money import exact
 from subscriptions.services import outbox
@@ -74,6 +76,9 @@ class LockedBalance:
     burned: dict[int, Decimal] = field(default_factory=dict)
     expired: dict[int, Decimal] = field(default_factory=dict)
     walks_again: bool = False
+    # What is to be told of it, None where nothing is: set by who has read it with the placement, else asked when it is needed.
+    watch: Watch | None = None
+    watch_is_known: bool = False
 
     @property
     def overage(self) -> Decimal:
@@ -179,6 +184,8 @@ def post(
         if overage_before[balance_id] == 0 and balance.overage > 0:
             _announce_overage(balance)
     _write(posting_id, kind, movements, entries, locked.values())
+    if any(balance.watch is not None or not balance.watch_is_known for balance in locked.values()):
+        thresholds.cross(locked.values(), now_of=now_of)
 
 
 def _place(balance: LockedBalance, movement: Movement) -> list[_Entry]:

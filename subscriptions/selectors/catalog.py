@@ -41,6 +41,8 @@ class UsageCharge:
     included: Decimal | None
     at_limit: str
     overage_quantity_max: Decimal | None
+    # As they were read: {"percent": 80}, {"amount": "50", "once": "life"}.
+    thresholds: tuple[Mapping[str, Any], ...]
     price: Price
 
 
@@ -179,6 +181,7 @@ def _usage_charge(charge: Charge) -> UsageCharge:
         included=charge.included,
         at_limit=charge.at_limit,
         overage_quantity_max=charge.overage_quantity_max,
+        thresholds=tuple(charge.thresholds),
         price=price_of(charge),
     )
 

@@ -18,10 +18,10 @@ from subscriptions.core.price_documents import PriceError, parse_price
 from subscriptions.core.pricing import RATES_WHOLE_VALUE, Price, PriceModel
 from subscriptions.models import Meter
 from subscriptions.services.reading import code, is_code, listed, shortened, whole
+from subscriptions.services.threshold_documents import OF_CHARGE, read_thresholds
 
 CHARGES_MAX = 200
 LIMITS_MAX = 10
-THRESHOLDS_MAX = 20
 DIMENSION_VALUE_MAX = 200
 # ISO 8601, days to minutes, each part at most four digits and at least one of them not zero: "PT5H", "P1DT12H".
 _WINDOW = re.compile(r"P(?=[0-9T])(?=.*[1-9])(?:[0-9]{1,4}D)?(?:T(?=[0-9])(?:[0-9]{1,4}H)?(?:[0-9]{1,4}M)?)?", re.ASCII)
@@ -127,7 +127,7 @@ def _usage(document: object, path: str, meters: Mapping[str, Meter], reading: Re
         at_limit=str(at_limit),
         overage_quantity_max=_optional(given, "overage_quantity_max", path, reading),
         limits=_limits(given.get("limits", []), f"{path}.limits", reading),
-        thresholds=_thresholds(given.get("thresholds", []), f"{path}.thresholds", reading),
+        thresholds=read_thresholds(given.get("thresholds", []), f"{path}.thresholds", reading, measures=OF_CHARGE),
     )
     _check_whole_value(draft, path, reading)
     _check_value(draft, path, reading)
@@ -206,17 +206,6 @@ def _limits(value: object, path: str, reading: Reading) -> list[dict[str, Any]]:
             reading.fault(f"{where}.window", "not_a_window", "must be a duration such as PT5H, P1D or P1DT12H")
         limits.append({"quantity": plain(quantity or Decimal(0)), "window": window})
     return limits
-
-
-def _thresholds(value: object, path: str, reading: Reading) -> list[dict[str, Any]]:
-    thresholds = []
-    for index, document in enumerate(listed(value, path, reading, at_most=THRESHOLDS_MAX)):
-        where = f"{path}.{index}"
-        given = reading.members(document, path=where, known=("percent",))
-        if given is not None:
-            percent = whole(given.get("percent"), f"{where}.percent", reading, at_least=1, at_most=1000)
-            thresholds.append({"percent": percent})
-    return thresholds
 
 
 def _check_whole_value(draft: ChargeDraft, path: str, reading: Reading) -> None:

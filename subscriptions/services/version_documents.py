@@ -5,7 +5,7 @@ Owns what a draft may say, and which of it can be published already. Its fields 
 own prices (`core.price_documents`) nor rows (`catalog`).
 
 A fault is named by its path ("charges.0.price.bands.1.up_to"), a code and a message. Beside the codes of prices there are: unknown_currency,
-too_fine, not_text, too_long, invalid_code, does_not_exist, not_a_dimension, duplicate, ambiguous, included_not_zero, not_a_value, read_only.
+too_fine, exclusive, not_text, too_long, invalid_code, does_not_exist, not_a_dimension, duplicate, ambiguous, included_not_zero, not_a_value, read_only.
 """
 
 from collections.abc import Mapping
@@ -188,9 +188,8 @@ def check_publishable(document: Mapping[str, Any]) -> None:
         if charge["kind"] == "licensed":
             reading.fault(f"{path}.kind", TermsNotAvailable.code, message)
             continue
-        for name in ("limits", "thresholds"):
-            if charge[name]:
-                reading.fault(f"{path}.{name}", TermsNotAvailable.code, message)
+        if charge["limits"]:
+            reading.fault(f"{path}.limits", TermsNotAvailable.code, message)
         if Decimal(charge["rollover_max"]) > 0:
             reading.fault(f"{path}.rollover_max", TermsNotAvailable.code, message)
     if reading.faults:

@@ -18,7 +18,7 @@ from billing_site.console.roles import ROLES
 from billing_site.management.commands.bootstrap import ensure_groups
 from invoices.api.subscriptions import CancelInput
 from invoices.models import Invoice
-from metering.models import MeterBalance, UsageEvent
+from metering.models import MeterBalance, ThresholdCrossing, ThresholdWatch, UsageEvent
 from subscriptions.models import (
     ApiKey,
     AuditEntry,
@@ -34,7 +34,7 @@ from subscriptions.selectors.clock import wall_now
 from subscriptions.selectors.tenants import parked_tenants
 from subscriptions.services import catalog, keys
 from subscriptions.services.parking import park_tenant
-from tests.world import JUNE, World, make_meter, make_world, publish
+from tests.world import JUNE, World, charge, make_meter, make_world, publish
 
 pytestmark = pytest.mark.django_db
 
@@ -352,9 +352,11 @@ def test_a_refusal_of_an_action_is_a_message(ann):
 def test_parked_rows_are_released(ann):
     world = make_world()
     use(world)
+    ThresholdWatch.objects.create(tenant=world.tenant)
     for model, (app, name) in {
         BillingPeriod: ("subscriptions", "billingperiod"),
         MeterBalance: ("metering", "meterbalance"),
+        ThresholdWatch: ("metering", "thresholdwatch"),
         Subscription: ("subscriptions", "subscription"),
     }.items():
         row = model.objects.get()
@@ -364,6 +366,18 @@ def test_parked_rows_are_released(ann):
         row.refresh_from_db()
         assert (row.parked_at, row.parked_reason, row.attempts) == (None, "", 0)
         assert audited("release", f"{app}.{name}").before["parked_reason"] == "five tries failed"
+
+
+def test_thresholds_that_were_reached_are_listed_and_found_by_tenant(ann):
+    make_meter()
+    terms = charge(thresholds=[{"percent": 80}])
+    world = make_world(version=publish(charges=[terms]), thresholds=[{"amount": "0.5"}])
+    world.use(15000)
+    shown = ann.get(page("metering", "thresholdcrossing", "changelist"), {"q": world.tenant.code}).content.decode()
+    for text in ("percent 80 period", "8000", "15000", "amount 0.5 period", "all meters", "2026-06-01 – 2026-07-01"):
+        assert text in shown
+    crossing = ThresholdCrossing.objects.get(meter__code="tokens")
+    assert "percent 80 period" in ann.get(page("metering", "thresholdcrossing", "change", crossing.pk)).content.decode()
 
 
 def test_unmatched_events_are_counted_again(ann):

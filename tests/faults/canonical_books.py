@@ -17,6 +17,7 @@ from metering.models import (
     OverageCharge,
     SeenValue,
     SegmentTotal,
+    ThresholdCrossing,
     UsageEvent,
 )
 from subscriptions.models import BillingPeriod, FeeItem, OutboxMessage, Subscription, Tenant
@@ -97,6 +98,21 @@ def _tables(tenant: Tenant, first_number: int) -> dict[str, Sequence[tuple[Any, 
             .order_by()
         ),
         "credit": _rows(TenantCreditEntry.objects.filter(**own), "currency", "kind", "amount"),
+        "crossings": _rows(
+            ThresholdCrossing.objects.filter(**own),
+            *(
+                "meter__code",
+                "pool",
+                "period__sequence",
+                "threshold",
+                "once",
+                "cause",
+                "line",
+                "value",
+                "crossed_at",
+                "rearmed_at",
+            ),
+        ),
         "outbox": _rows(OutboxMessage.objects.filter(**own), "type"),
     }
 

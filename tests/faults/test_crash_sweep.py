@@ -15,7 +15,7 @@ from metering.services.ingest import record_events
 from metering.services.requests import NewEvent, Record
 from metering.services.reversing import EventReversed, reverse_event
 from subscriptions.models import TierVersion
-from tests.faults.crash_sweep import ANSWERING, COMMITTED, Story, sweep
+from tests.faults.crash_sweep import ANSWERING, COMMITTED, Story, moments_of, sweep
 from tests.world import ACTOR, World, at, charge, make_meter, make_world, publish
 
 pytestmark = [
@@ -28,6 +28,12 @@ GRADUATED = {
     "bands": [{"up_to": "1000", "unit_amount": "0.0002"}, {"up_to": None, "unit_amount": "0.0001"}],
 }
 NOW = at("2026-06-20 00:00")
+
+
+@pytest.fixture
+def tokens(transactional_db: None) -> None:
+    """Make the meter alone."""
+    make_meter()
 
 
 @pytest.fixture
@@ -63,6 +69,19 @@ def recording(version: TierVersion) -> Story:
         assert {*outcomes[:3], *outcomes[4:7]} <= {"accepted", "duplicate"}
 
     return Story([one.tenant, other.tenant], operation)
+
+
+def with_thresholds(code: str, *thresholds: dict[str, object]) -> TierVersion:
+    """Make a tier whose pool has these thresholds."""
+    return publish(code, charges=[charge(thresholds=list(thresholds))])
+
+
+def telling(version: TierVersion, *of_tenant: dict[str, object]) -> Story:
+    """An event by which a tenant with thresholds of its own has used 15,000 of 10,000 tokens."""
+    world = make_world(version=version, now=NOW, thresholds=list(of_tenant))
+    world.use(4000, time=at("2026-06-10 00:00"))
+    event = world.event(11000, id="beyond", time=NOW)
+    return Story([world.tenant], lambda: world.record(event))
 
 
 def booking(version: TierVersion) -> Story:
@@ -114,6 +133,11 @@ class TestEveryMoment:
     def test_of_closing_a_period(self, version):
         assert_commits_were_crossed(sweep(lambda: closing(version)))
 
+    def test_of_reaching_thresholds(self, tokens):
+        life = [{"quantity": "15000", "once": "life"}, {"amount": "1", "once": "life"}]
+        version = with_thresholds("telling", {"percent": 80}, {"amount": "0.5"}, *life)
+        assert_commits_were_crossed(sweep(lambda: telling(version, {"amount": "0.7"})))
+
     @pytest.mark.long
     @pytest.mark.parametrize("tell", [booking, reversing, advancing])
     def test_of_booking_reversing_and_advancing_a_clock(self, version, tell):
@@ -123,6 +147,15 @@ class TestEveryMoment:
 @pytest.mark.parametrize(("tell", "every"), [(booking, 4), (reversing, 6), (advancing, 50)])
 def test_some_moments_of_the_other_operations(version, tell, every):
     assert sweep(lambda: tell(version), every=every, offset=every // 2)
+
+
+def test_percentages_and_quantities_cost_no_statement_until_they_are_reached(tokens):
+    without = with_thresholds("without")
+    far = with_thresholds("far", {"percent": 200}, {"quantity": "16000"}, {"amount": "2"})
+    near = with_thresholds("near", {"percent": 80})
+    statements, _, _ = moments_of(lambda: telling(without))
+    assert moments_of(lambda: telling(far))[0] == statements
+    assert len(moments_of(lambda: telling(near))[0]) > len(statements)
 
 
 def assert_commits_were_crossed(tried: list[str]) -> None:

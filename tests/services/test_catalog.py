@@ -262,7 +262,6 @@ def test_the_database_keeps_a_published_version_whoever_writes(tier, write):
     [
         ({"trial_days": 1}, "trial_days"),
         ({"charges": [charge(limits=[{"quantity": "1", "window": "PT5H"}])]}, "charges.0.limits"),
-        ({"charges": [charge(thresholds=[{"percent": 80}])]}, "charges.0.thresholds"),
         ({"charges": [charge(rollover_max="0.5")]}, "charges.0.rollover_max"),
         ({"charges": [{"kind": "licensed", "code": "seats", "unit_amount": "1"}]}, "charges.0.kind"),
     ],
@@ -273,6 +272,13 @@ def test_terms_that_are_not_built_yet_are_kept_and_not_published(tier, terms, pa
         publish(version)
     assert [(error.path, error.code) for error in refusal.value.errors] == [(path, "terms_not_available")]
     assert not get_version(tier, 1).is_published
+
+
+def test_thresholds_are_kept_in_one_form_and_published(tier):
+    thresholds = [{"percent": 80, "once": "period"}, {"amount": "50.00", "once": "life"}, {"quantity": 1000}]
+    version = publish(draft(tier, charge(thresholds=thresholds)))
+    [stored] = version_document(version)["charges"]
+    assert stored["thresholds"] == [{"percent": 80}, {"amount": "50", "once": "life"}, {"quantity": "1000"}]
 
 
 def test_what_the_gate_will_read_can_be_published(tier):
