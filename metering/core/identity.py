@@ -22,6 +22,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _PLAIN_EXPONENTS = range(-30, 30)  # of the leading digit; numbers outside are written with an exponent, never expanded
 _PLAIN_INTEGER_LIMIT = 10**30
+_BEGINNINGS_OF_NUMBERS = "-0123456789"
 _DIFFERENCES_MAX = 20
 
 
@@ -85,11 +86,13 @@ def canonical(value: object) -> str:
     kind = type(value)
     if kind is str:
         text: str = value  # type: ignore[assignment]
-        return _trimmed(text) if QUANTITY_STRING.fullmatch(text) else encode_basestring(text)
+        # Most strings do not even begin like a number.
+        is_number = text[:1] in _BEGINNINGS_OF_NUMBERS and QUANTITY_STRING.fullmatch(text)
+        return _trimmed(text) if is_number else encode_basestring(text)
     if kind is int or kind is Decimal:
         return canonical_number(value)  # type: ignore[arg-type]
     if isinstance(value, dict):
-        return "{" + ",".join(f"{encode_basestring(name)}:{canonical(value[name])}" for name in sorted(value)) + "}"
+        return "{" + ",".join([f"{encode_basestring(name)}:{canonical(value[name])}" for name in sorted(value)]) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(canonical, value)) + "]"
     if value is None:

@@ -173,11 +173,8 @@ _identity = attrgetter("identity")
 
 def _key(batch: Sequence[Candidate]) -> str:
     """Return the key of a request: a digest of its events' identities, in their order."""
-    identities = blake2b(digest_size=16)
-    for candidate in batch:
-        identities.update(candidate.event.subject.encode())
-        identities.update(candidate.digest)
-    return cache.key(batch[0].event.subject, "batch", identities.hexdigest())
+    identities = b"".join([candidate.event.subject.encode() + candidate.digest for candidate in batch])
+    return cache.key(batch[0].event.subject, "batch", blake2b(identities, digest_size=16).hexdigest())
 
 
 def _counts_document(candidate: Candidate) -> str:
