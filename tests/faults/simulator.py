@@ -380,22 +380,23 @@ class Simulator:
 
     def _compare_balances(self) -> None:
         """Compare used and covered of every pool of the tenants that were touched."""
-        for customer in self.model.tenants:
-            if customer.code not in self._touched:
-                continue
-            rows = MeterBalance.objects.filter(tenant=customer.row).values_list(
-                "period__starts_at", "meter__code", "pool", "used", "covered"
-            )
-            stored = {(at, meter, "opus" if pool else ""): (used, covered) for at, meter, pool, used, covered in rows}
-            told = {}
-            for period in customer.periods():
-                for meter, key, pool in period.all_pools():
-                    stand = pool.position()
-                    told[period.starts_at, meter, key] = (stand.used, stand.covered)
-            nothing = (Decimal(0), Decimal(0))
-            for place in told.keys() | stored.keys():
-                found, expected = stored.get(place, nothing), told.get(place, nothing)
-                self._same(f"used and covered of {customer.code} {place}", found, expected)
+        touched = [each for each in self.model.tenants if each.code in self._touched]
+        rows = MeterBalance.objects.filter(tenant__in=[each.row for each in touched]).values_list(
+            "tenant__code", "period__starts_at", "meter__code", "pool", "used", "covered"
+        )
+        stored = {
+            (code, at, meter, "opus" if pool else ""): (used, covered) for code, at, meter, pool, used, covered in rows
+        }
+        told = {
+            (customer.code, period.starts_at, meter, key): (pool.position().used, pool.position().covered)
+            for customer in touched
+            for period in customer.periods()
+            for meter, key, pool in period.all_pools()
+        }
+        nothing = (Decimal(0), Decimal(0))
+        for place in told.keys() | stored.keys():
+            code, *where = place
+            self._same(f"used and covered of {code} {where}", stored.get(place, nothing), told.get(place, nothing))
         self._touched.clear()
 
     def _check_bills(self, customer: Customer, agreements: list[Agreement]) -> None:
