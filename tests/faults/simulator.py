@@ -34,6 +34,7 @@ from metering.services.requests import NewEvent, Record
 from metering.services.reversing import EventReversed, reverse_event
 from subscriptions.models import TierVersion
 from subscriptions.services import catalog, clocks, tenants
+from subscriptions.services.agreement import SubscriptionEnded
 from tests.faults.draws import document, quantity
 from tests.faults.model import AHEAD, BEGIN, INSTANT, TYPES, WALL, WINDOW, Agreement, Customer, Model, rounded
 from tests.world import ACTOR, make_meter
@@ -326,14 +327,23 @@ class Simulator:
         assert agreement is not None
         agreement.open_until(customer.now)
         newest = agreement.periods[-1]
-        if newest.starts_at > customer.now or (when == "period_end" and agreement.ends_at is not None):
-            return  # usage sent ahead has opened the next period; or it ends with its period already
+        if newest.starts_at > customer.now:
+            return  # usage sent ahead has opened the next period
         self._say(f"cancel {customer.code} {when} credit={credit} at {customer.now}")
-        cancel_subscription(subscription_id=agreement.row.pk, when=when, credit=credit, now=customer.now, actor=ACTOR)
-        if when == "period_end" and newest.ends_at > customer.now:
-            agreement.ends_at = newest.ends_at
+        terms = {"subscription_id": agreement.row.pk, "when": when, "credit": credit, "now": customer.now}
+        try:
+            cancel_subscription(**terms, actor=ACTOR)
+            was_refused = False
+        except SubscriptionEnded:
+            was_refused = True
+        ends_at = newest.ends_at if when == "period_end" else max(customer.now, newest.starts_at + INSTANT)
+        is_no_sooner = agreement.ends_at is not None and agreement.ends_at <= ends_at
+        self._same("an end that is no sooner is refused", was_refused, is_no_sooner)
+        if is_no_sooner:
             return
-        ends_at = max(customer.now, newest.starts_at + INSTANT)
+        if when == "period_end":
+            agreement.ends_at = ends_at
+            return
         if credit == "unused":
             whole = (newest.ends_at.date() - newest.starts_at.date()).days
             unused = max((newest.ends_at.date() - ends_at.date()).days - 1, 0)  # the day of cancelling counts as used
