@@ -79,8 +79,9 @@ class Report:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if path := os.environ.get(FOUND):
-            with open(path, "a") as file:
-                file.writelines(json.dumps([name, asdict(fault)]) + "\n" for name, fault in self.found)
+            lines = "".join(json.dumps([name, asdict(fault)]) + "\n" for name, fault in self.found)
+            with open(path, "ab", buffering=0) as file:  # in one write: others append to it, too
+                file.write(lines.encode())
             return
         terminalreporter.section("what must hold under faults")
         for line in table(self.found):
