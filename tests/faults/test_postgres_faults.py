@@ -64,7 +64,7 @@ class TestKilledAndRestarted:
 
     @pytest.mark.long
     @pytest.mark.django_db(transaction=True)
-    def test_what_redis_knows_and_postgresql_does_not_is_stored(self, durable, tmp_path):
+    def test_what_redis_knows_and_postgresql_does_not_is_stored(self, durable, tmp_path, record_property):
         """As after a restore from a backup: the Redis of this installation has seen the batch in the database of another one."""
         tenant = self.another_tenant(durable.api, f"{TENANT}-{os.urandom(4).hex()}")
         make_world(code=tenant)
@@ -78,7 +78,10 @@ class TestKilledAndRestarted:
             other.start("web")
             assert other.api.call("POST", "/events", events).body["unmatched"] == 500
             assert other.api.call("POST", "/events", events).body["duplicates"] == 500
+        began = time.monotonic()
         assert durable.api.call("POST", "/events", events).body["accepted"] == 500
+        record_property("runs", len(events))
+        record_property("throughput", f"{len(events) / (time.monotonic() - began):.0f} events/s, in one request")
         assert durable.api.call("POST", "/events", events).body["duplicates"] == 500
 
     def interrupt(self, durable, durable_postgres, end, times, record_property):
