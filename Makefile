@@ -25,7 +25,9 @@ test: lint ## Check the code and run every test, on servers of its own
 	@$(python) -m pytest
 
 faults: $(VENV)/installed-dev ## Run the long forms of the fault suites, which make test leaves out; prints what was found per fault
-	@$(MAKE) --keep-going faults-of-processes faults-in-stories
+	@found=$$(mktemp); export FAULTS_FOUND=$$found; trap 'rm -f $$found' EXIT; \
+	$(MAKE) --keep-going faults-of-processes faults-in-stories; status=$$?; \
+	$(python) -m tests.faults.report $$found; exit $$status
 
 faults-of-processes:
 	@$(python) -m pytest -m long --ignore tests/faults/test_simulator.py

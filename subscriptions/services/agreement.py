@@ -176,9 +176,10 @@ def end(*, subscription: Subscription, ends_at: datetime, credit: str, now: date
     """
     _check_end(subscription, ends_at, now)
     running = subscription.periods.filter(closed_at__isnull=True, starts_at__lte=ends_at, ends_at__gt=ends_at).first()
-    if running is not None:
-        ends_at = max(ends_at, running.starts_at + _SMALLEST_SPAN)
-    ends_at = max(ends_at, subscription.starts_at + _SMALLEST_SPAN)
+    began_at = subscription.starts_at if running is None else running.starts_at
+    ends_at = max(ends_at, began_at + _SMALLEST_SPAN)
+    if subscription.ends_at is not None and subscription.ends_at <= ends_at:
+        raise SubscriptionEnded(f"The subscription ends at {subscription.ends_at:%Y-%m-%dT%H:%M:%SZ} already.")
     if running is not None and ends_at < running.ends_at:
         running.ends_at = ends_at
         running.kind = BillingPeriod.Kind.STUB
@@ -200,8 +201,6 @@ def _check_end(subscription: Subscription, ends_at: datetime, now: datetime) -> 
         raise EndsInThePast("A subscription ends now or later.")
     if ends_at < subscription.starts_at:
         raise SubscriptionNotStarted(f"The subscription starts only at {subscription.starts_at:%Y-%m-%dT%H:%M:%SZ}.")
-    if subscription.ends_at is not None and subscription.ends_at <= ends_at:
-        raise SubscriptionEnded(f"The subscription ends at {subscription.ends_at:%Y-%m-%dT%H:%M:%SZ} already.")
     newest = subscription.periods.order_by("-sequence").first()
     if newest is not None and ends_at < newest.starts_at:
         raise EndsInThePast("A later period has begun.")

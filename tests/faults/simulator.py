@@ -34,6 +34,7 @@ from metering.services.requests import NewEvent, Record
 from metering.services.reversing import EventReversed, reverse_event
 from subscriptions.models import TierVersion
 from subscriptions.services import catalog, clocks, tenants
+from subscriptions.services.agreement import SubscriptionEnded
 from tests.faults.draws import document, quantity
 from tests.faults.model import AHEAD, BEGIN, INSTANT, TYPES, WALL, WINDOW, Agreement, Customer, Model, rounded
 from tests.world import ACTOR, make_meter
@@ -326,14 +327,23 @@ class Simulator:
         assert agreement is not None
         agreement.open_until(customer.now)
         newest = agreement.periods[-1]
-        if newest.starts_at > customer.now or (when == "period_end" and agreement.ends_at is not None):
-            return  # usage sent ahead has opened the next period; or it ends with its period already
+        if newest.starts_at > customer.now:
+            return  # usage sent ahead has opened the next period
         self._say(f"cancel {customer.code} {when} credit={credit} at {customer.now}")
-        cancel_subscription(subscription_id=agreement.row.pk, when=when, credit=credit, now=customer.now, actor=ACTOR)
-        if when == "period_end" and newest.ends_at > customer.now:
-            agreement.ends_at = newest.ends_at
+        terms = {"subscription_id": agreement.row.pk, "when": when, "credit": credit, "now": customer.now}
+        try:
+            cancel_subscription(**terms, actor=ACTOR)
+            was_refused = False
+        except SubscriptionEnded:
+            was_refused = True
+        ends_at = newest.ends_at if when == "period_end" else max(customer.now, newest.starts_at + INSTANT)
+        is_no_sooner = agreement.ends_at is not None and agreement.ends_at <= ends_at
+        self._same("an end that is no sooner is refused", was_refused, is_no_sooner)
+        if is_no_sooner:
             return
-        ends_at = max(customer.now, newest.starts_at + INSTANT)
+        if when == "period_end":
+            agreement.ends_at = ends_at
+            return
         if credit == "unused":
             whole = (newest.ends_at.date() - newest.starts_at.date()).days
             unused = max((newest.ends_at.date() - ends_at.date()).days - 1, 0)  # the day of cancelling counts as used
@@ -380,22 +390,23 @@ class Simulator:
 
     def _compare_balances(self) -> None:
         """Compare used and covered of every pool of the tenants that were touched."""
-        for customer in self.model.tenants:
-            if customer.code not in self._touched:
-                continue
-            rows = MeterBalance.objects.filter(tenant=customer.row).values_list(
-                "period__starts_at", "meter__code", "pool", "used", "covered"
-            )
-            stored = {(at, meter, "opus" if pool else ""): (used, covered) for at, meter, pool, used, covered in rows}
-            told = {}
-            for period in customer.periods():
-                for meter, key, pool in period.all_pools():
-                    stand = pool.position()
-                    told[period.starts_at, meter, key] = (stand.used, stand.covered)
-            nothing = (Decimal(0), Decimal(0))
-            for place in told.keys() | stored.keys():
-                found, expected = stored.get(place, nothing), told.get(place, nothing)
-                self._same(f"used and covered of {customer.code} {place}", found, expected)
+        touched = [each for each in self.model.tenants if each.code in self._touched]
+        rows = MeterBalance.objects.filter(tenant__in=[each.row for each in touched]).values_list(
+            "tenant__code", "period__starts_at", "meter__code", "pool", "used", "covered"
+        )
+        stored = {
+            (code, at, meter, "opus" if pool else ""): (used, covered) for code, at, meter, pool, used, covered in rows
+        }
+        told = {
+            (customer.code, period.starts_at, meter, key): (pool.position().used, pool.position().covered)
+            for customer in touched
+            for period in customer.periods()
+            for meter, key, pool in period.all_pools()
+        }
+        nothing = (Decimal(0), Decimal(0))
+        for place in told.keys() | stored.keys():
+            code, *where = place
+            self._same(f"used and covered of {code} {where}", stored.get(place, nothing), told.get(place, nothing))
         self._touched.clear()
 
     def _check_bills(self, customer: Customer, agreements: list[Agreement]) -> None:

@@ -61,6 +61,7 @@ def test_a_web_server_that_is_ended_finishes_what_it_has_accepted(web, record_pr
     assert_right(log)
     record_property("recovery_seconds", log.longest_silence())
     assert set(log.outcomes()) <= {200, 202, "refused", "cut"}
+    record_property("runs", 3)
     record_property("throughput", log.summary())
 
 
@@ -77,6 +78,7 @@ def test_a_deploy_beside_the_old_server_fails_no_request_that_is_sent_a_second_t
         time.sleep(1)
     assert_right(log)
     assert log.most_sendings() <= 2
+    record_property("runs", 4)
     record_property("recovery_seconds", log.longest_silence())
     record_property("throughput", log.summary())
 
@@ -92,5 +94,6 @@ def test_a_deploy_by_sighup_fails_no_request_that_is_sent_a_second_time(tmp_path
             time.sleep(1)
         assert_right(log)
     assert log.most_sendings() <= 2
+    record_property("runs", len(old))
     record_property("recovery_seconds", log.longest_silence())
     record_property("throughput", log.summary())

@@ -64,7 +64,7 @@ class TestKilledAndRestarted:
 
     @pytest.mark.long
     @pytest.mark.django_db(transaction=True)
-    def test_what_redis_knows_and_postgresql_does_not_is_stored(self, durable, tmp_path):
+    def test_what_redis_knows_and_postgresql_does_not_is_stored(self, durable, tmp_path, record_property):
         """As after a restore from a backup: the Redis of this installation has seen the batch in the database of another one."""
         tenant = self.another_tenant(durable.api, f"{TENANT}-{os.urandom(4).hex()}")
         make_world(code=tenant)
@@ -78,7 +78,10 @@ class TestKilledAndRestarted:
             other.start("web")
             assert other.api.call("POST", "/events", events).body["unmatched"] == 500
             assert other.api.call("POST", "/events", events).body["duplicates"] == 500
+        began = time.monotonic()
         assert durable.api.call("POST", "/events", events).body["accepted"] == 500
+        record_property("runs", len(events))
+        record_property("throughput", f"{len(events) / (time.monotonic() - began):.0f} events/s, in one request")
         assert durable.api.call("POST", "/events", events).body["duplicates"] == 500
 
     def interrupt(self, durable, durable_postgres, end, times, record_property):
@@ -131,7 +134,8 @@ class TestCutOff:
             log.repeat()
             log.check(database_url())
         record_property("recovery_seconds", log.longest_silence())
-        record_property("throughput", f"{proxy.cuts} COMMITs cut; {log.summary()}")
+        record_property("runs", proxy.cuts)
+        record_property("throughput", log.summary())
 
     @pytest.mark.long
     def test_a_network_that_breaks_every_connection_loses_nothing(self, tmp_path, record_property):
@@ -182,6 +186,7 @@ class TestCrowded:
         assert len(refused) == len(answers), Counter(status for status, _, _ in answers)
         assert all(refused)
         seconds = sorted(seconds for _, _, seconds in answers)
+        record_property("runs", len(answers))
         record_property("throughput", f"{len(refused)} of {len(answers)} answered 503; p99 {seconds[-2]:.1f} s")
 
 
@@ -206,9 +211,8 @@ class TestDeadlocks:
         deadlocks = deadlocks_so_far() - before
         assert deadlocks == 0
         rate = transactions / (time.monotonic() - began)
-        record_property(
-            "throughput", f"{deadlocks} deadlocks in {transactions} transactions; {rate:.0f} transactions/s"
-        )
+        record_property("runs", transactions)
+        record_property("throughput", f"{deadlocks} deadlocks; {rate:.0f} transactions/s")
 
     @pytest.mark.long
     def test_a_stranger_who_locks_against_the_order_is_survived(self, web, record_property):
@@ -242,6 +246,7 @@ class TestDeadlocks:
         record_property("recovery_seconds", log.longest_silence())
         deadlocks = deadlocks_so_far() - before
         postings = Posting.objects.filter(kind="record").count()
+        record_property("runs", deadlocks)
         figures = f"{deadlocks} deadlocks in {postings} transactions and {tries} of the stranger's"
         record_property("throughput", f"{figures}; {log.summary()}")
 

@@ -136,5 +136,6 @@ def compare(
             normal = log.percentile(0.99, since=mended_at, before=spoilt_at)
             more.append(log.percentile(0.99, since=spoilt_at, before=ends_at) - normal)
     assert_right(log)
+    record_property("runs", ROUNDS)
     record_property("throughput", f"p99 {median(more) * 1000:+.0f} ms (median of {ROUNDS} rounds); {log.summary()}")
     return median(more)

@@ -69,11 +69,13 @@ def test_five_beats_at_once_bill_each_period_once(installation, record_property)
     installation.start("worker")
     subscriptions = [world.subscription for world in worlds]
     until(lambda: not open_and_due(subscriptions), what="the closings")
-    record_property("recovery_seconds", time.monotonic() - rung_at)
+    seconds = time.monotonic() - rung_at
+    record_property("recovery_seconds", seconds)
     # The next tick of all five finds nothing to do.
     time.sleep(20)
     assert [invoices(one) for one in subscriptions] == [BILLED] * len(worlds)
-    record_property("throughput", f"{rings} rings at once, {len(worlds)} closings")
+    record_property("runs", len(beats))
+    record_property("throughput", f"{len(worlds) / seconds:.1f} closings/s; {rings} rings at once")
 
 
 @pytest.mark.long
@@ -86,7 +88,9 @@ def test_what_a_dead_beat_left_for_a_day_is_caught_up(installation, record_prope
     began = time.monotonic()
     installation.start("worker", "beat")
     until(lambda: not open_and_due(subscriptions), what="the closings")
-    record_property("recovery_seconds", time.monotonic() - began)
+    seconds = time.monotonic() - began
+    record_property("recovery_seconds", seconds)
+    record_property("throughput", f"{len(worlds) / seconds:.1f} closings/s, with the start of worker and beat")
     assert [invoices(one) for one in subscriptions] == [BILLED] * len(worlds)
     assert {one.periods.count() for one in subscriptions} == {2}
 
@@ -97,6 +101,7 @@ def test_a_pool_child_killed_in_booking_is_followed_by_another_that_books_once(i
     world.use(10_000, time=at("2026-06-10 00:00"))
     balance = world.balance()
     installation.start("worker")
+    began = time.monotonic()
     for times in range(1, 6):
         world.use(5000, time=at("2026-06-10 00:00"))
         with held(BALANCE, balance.pk) as lock:
@@ -106,6 +111,7 @@ def test_a_pool_child_killed_in_booking_is_followed_by_another_that_books_once(i
         booked = OverageCharge.objects.filter(balance=balance)
         until(lambda booked=booked, times=times: booked.count() == times, what="the booking")
         record_property("recovery_seconds", time.monotonic() - killed_at)
+    record_property("throughput", f"{5 / (time.monotonic() - began):.1f} bookings/s, each after a death")
     assert list(booked.order_by("sequence").values_list("amount_precise", flat=True)) == [Decimal(1)] * 5
 
 
@@ -133,8 +139,11 @@ class TestOneThatCannotBeDone:
             rung_at = time.monotonic()
             doorbell.ring("invoices.run_due")
             until(lambda: not open_and_due(others), what="the others' closings")
-            record_property("recovery_seconds", time.monotonic() - rung_at)
+            seconds = time.monotonic() - rung_at
+            record_property("recovery_seconds", seconds)
+            record_property("throughput", f"{len(others) / seconds:.1f} closings/s of the others")
             period = until(lambda: rung_and(lambda: parked_period(poisoned)), what="the parking")
+        record_property("runs", TRIES_MAX)
         assert period.closed_at is None
         assert "no ink" in period.parked_reason
         self.assert_others_are_billed(others)
@@ -156,11 +165,14 @@ class TestOneThatCannotBeDone:
             try_and_die()
             doorbell.ring("invoices.run_due")
             until(lambda: not open_and_due(others), what="the others' closings")
-            record_property("recovery_seconds", time.monotonic() - began)
+            seconds = time.monotonic() - began
+            record_property("recovery_seconds", seconds)
+            record_property("throughput", f"{len(others) / seconds:.1f} closings/s of the others")
             for _ in range(TRIES_MAX - 2):
                 release_leases()
                 try_and_die()
             period = until(lambda: rung_and(lambda: parked_period(deadly)), what="the parking")
+        record_property("runs", TRIES_MAX)
         assert "none of them ended" in period.parked_reason
         self.assert_others_are_billed(others)
 

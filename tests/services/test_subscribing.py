@@ -168,6 +168,19 @@ class TestCancelling:
         with pytest.raises(SubscriptionEnded):
             cancel(world)
 
+    @pytest.mark.parametrize("boundary", ["2026-06-01 00:00", "2026-07-01 00:00"])
+    def test_an_end_at_the_instant_of_a_start_is_final_too(self, boundary):
+        """It lies a microsecond ahead, and asking again at the same instant neither moves it nor gives credit."""
+        world = make_world()
+        advance(clock_id=world.clock.pk, to=at(boundary), actor=ACTOR)
+        ended = cancel(world, credit="none").ends_at
+        for when in ("now", "period_end"):
+            with pytest.raises(SubscriptionEnded):
+                cancel(world, when=when)
+        world.subscription.refresh_from_db()
+        assert world.subscription.ends_at == ended
+        assert not FeeItem.objects.filter(kind="credit").exists()
+
     def test_before_the_start_there_is_nothing_to_end(self):
         world = make_world(starts_at=at("2026-06-10 00:00"), now=JUNE)
         with pytest.raises(SubscriptionNotStarted):
