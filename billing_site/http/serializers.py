@@ -186,6 +186,18 @@ class CodeField(serializers.CharField):
         return data
 
 
+class AsGivenField(serializers.Field):
+    """A part of the document that the service judges, passed on and shown as it is."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Return what was sent."""
+        return data
+
+    def to_representation(self, value: Any) -> Any:
+        """Return what is stored."""
+        return value
+
+
 def is_clean(text: str, *, multiline: bool = False) -> bool:
     """
     Say whether a text has only characters that are safe in logs, headers and documents.

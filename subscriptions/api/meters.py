@@ -12,25 +12,13 @@ from billing_site.http.authentication import actor_of
 from billing_site.http.pagination import page
 from billing_site.http.queries import NO_PARAMETERS, PAGE_PARAMETERS
 from billing_site.http.schema import PAGING, page_of
-from billing_site.http.serializers import CodeField, StrictSerializer, TextField, TimestampField
+from billing_site.http.serializers import AsGivenField, CodeField, StrictSerializer, TextField, TimestampField
 from subscriptions.models import Meter
 from subscriptions.selectors.catalog import get_meter
 from subscriptions.services import catalog
 
 PRECISION_MAX = 12
 WINDOW_DAYS_MAX = 366
-
-
-class AsGivenField(serializers.Field):
-    """A part of the document that the service judges, passed on and shown as it is."""
-
-    def to_internal_value(self, data: Any) -> Any:
-        """Return what was sent."""
-        return data
-
-    def to_representation(self, value: Any) -> Any:
-        """Return what is stored."""
-        return value
 
 
 @extend_schema_field({"type": "string", "enum": ["sum", "count", "max", "latest", "unique_count"]})

@@ -19,8 +19,14 @@ from billing_site.http.pagination import page
 from billing_site.http.problems import DomainError
 from billing_site.http.queries import NO_PARAMETERS, PAGE_PARAMETERS
 from billing_site.http.schema import PAGING, page_of
-from billing_site.http.serializers import CodeField, DecimalStringField, StrictSerializer, TextField, TimestampField
-from subscriptions.api.meters import AsGivenField
+from billing_site.http.serializers import (
+    AsGivenField,
+    CodeField,
+    DecimalStringField,
+    StrictSerializer,
+    TextField,
+    TimestampField,
+)
 from subscriptions.models import Tier, TierVersion
 from subscriptions.selectors.catalog import (
     get_tier,
