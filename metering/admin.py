@@ -1,16 +1,17 @@
-"""Staff pages of usage: events, balances, the ledger and what was booked. Nothing is edited here."""
+"""Staff pages of usage: events, balances, the ledger and what was booked. Nothing is edited here but a tenant's own thresholds."""
 
 from typing import Any
 from uuid import UUID
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.db.models import QuerySet
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 
 from billing_site.staff import (
     PARKED,
     ReadOnlyAdmin,
+    ServiceAdmin,
     actor_of,
     components_table,
     either,
@@ -35,6 +36,7 @@ from metering.models import (
 from metering.selectors.event_details import EventDetail, event_detail
 from metering.selectors.events import decode_data, find_event, unmatched_events
 from metering.services.replaying import replay_events
+from metering.services.tenant_thresholds import set_thresholds
 from subscriptions.core.money import plain
 from subscriptions.models import BillingPeriod
 from subscriptions.selectors.clock import wall_now
@@ -279,16 +281,34 @@ class ThresholdCrossingAdmin(ReadOnlyAdmin):
 
 
 @admin.register(ThresholdWatch)
-class ThresholdWatchAdmin(ReadOnlyAdmin):
-    """When a tenant's thresholds are looked at without an event, and what of that waits for a person."""
+class ThresholdWatchAdmin(ServiceAdmin):
+    """A tenant's own thresholds; when all that concern it are looked at without an event, and what of that waits for a person."""
 
-    list_display = ["tenant", "due_at", "parked_at"]
+    list_display = ["tenant", shown("its own", lambda watch: readable(watch.thresholds)), "due_at", "parked_at"]
     list_select_related = ["tenant"]
     list_filter = [PARKED]
     ordering = ["-pk"]
     search_fields = ["tenant__code__exact"]
     search_help_text = _BY_TENANT
-    fields = ["tenant", "due_at", "parked_at", "parked_reason"]
+    raw_id_fields = ["tenant"]
+    help_texts = {
+        "thresholds": 'Amounts of overage over all meters of which you want to be told: a JSON list, such as [{"amount": "50"}].',
+    }
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        """Show, once there is a row, what becomes of it."""
+        asked = ["tenant", "thresholds"]
+        return asked if obj is None else [*asked, "due_at", "parked_at", "parked_reason"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        """Fix the tenant, once there is a row; the rest is due work's."""
+        return [] if obj is None else ["tenant", "due_at", "parked_at", "parked_reason"]
+
+    def write(self, request: HttpRequest, form: Any, *, change: bool) -> Model:
+        """Set the tenant's thresholds."""
+        tenant = form.instance.tenant if change else form.cleaned_data["tenant"]
+        given = form.cleaned_data["thresholds"]
+        return set_thresholds(tenant=tenant, thresholds=[] if given is None else given, actor=actor_of(request))
 
 
 def _owner(crossing: ThresholdCrossing) -> str:

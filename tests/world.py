@@ -13,6 +13,7 @@ from invoices.services.subscribing import start_subscription
 from metering.models import MeterBalance
 from metering.services.ingest import record_events
 from metering.services.requests import IngestReport, NewEvent, Record
+from metering.services.tenant_thresholds import set_thresholds
 from subscriptions.models import Meter, Subscription, Tenant, TestClock, TierVersion
 from subscriptions.services import catalog, clocks, tenants
 
@@ -107,9 +108,10 @@ def make_world(
     starts_at: datetime = JUNE,
     now: datetime | None = None,
     meter: bool = True,
+    thresholds: Iterable[Mapping[str, Any]] = (),
     **tenant_terms: Any,
 ) -> World:
-    """Make a tenant on a test clock of its own, and subscribe it."""
+    """Make a tenant on a test clock of its own, with these thresholds of its own, and subscribe it."""
     number = next(_numbers)
     if meter and not Meter.objects.filter(code="tokens").exists():
         make_meter()
@@ -117,6 +119,8 @@ def make_world(
     tenant = tenants.create_tenant(
         code=tenant_terms.pop("code", f"org_{number}"), name="Org", actor=ACTOR, test_clock=clock.code, **tenant_terms
     )
+    if thresholds := list(thresholds):
+        set_thresholds(tenant=tenant, thresholds=thresholds, actor=ACTOR)
     subscription = start_subscription(
         tenant=tenant,
         version=version or publish(f"growth-{number}"),

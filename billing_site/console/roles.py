@@ -18,7 +18,7 @@ ROLES: dict[str, dict[str, tuple[str, ...]]] = {
         "subscriptions.subscription": ("add", "change"),
         "subscriptions.billingperiod": ("change",),
         "metering.meterbalance": ("change",),
-        "metering.thresholdwatch": ("change",),
+        "metering.thresholdwatch": ("add", "change"),
         "invoices.invoice": ("change",),
     },
     "support": {

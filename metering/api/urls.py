@@ -5,6 +5,7 @@ from django.urls import URLPattern, URLResolver, path, re_path
 from metering.api.balances import Balances
 from metering.api.events import EventReplay, EventReversal, Events
 from metering.api.ledger import Ledger
+from metering.api.thresholds import Thresholds
 from metering.api.usage import Usage
 
 # Only what may be a tenant's id reaches a view; anything else is no address.
@@ -17,4 +18,5 @@ urlpatterns: list[URLPattern | URLResolver] = [
     re_path(rf"{_TENANT}/usage\Z", Usage.as_view(), name="tenant-usage"),
     re_path(rf"{_TENANT}/ledger\Z", Ledger.as_view(), name="tenant-ledger"),
     re_path(rf"{_TENANT}/balances\Z", Balances.as_view(), name="tenant-balances"),
+    re_path(rf"{_TENANT}/thresholds\Z", Thresholds.as_view(), name="tenant-thresholds"),
 ]

@@ -1,4 +1,4 @@
-"""Thresholds that were reached, and when to look again; what was reached stays what it was."""
+"""Thresholds that were reached, a tenant's own, and when to look again; what was reached stays what it was."""
 
 import billing_site.database
 import django.db.models.deletion
@@ -11,7 +11,7 @@ from billing_site.database import GuardTrigger
 class Migration(migrations.Migration):
     dependencies = [
         ("metering", "0005_fewer_indexes"),
-        ("subscriptions", "0007_tenant_thresholds"),
+        ("subscriptions", "0006_room_for_leases"),
     ]
 
     operations = [
@@ -87,6 +87,7 @@ class Migration(migrations.Migration):
                 ("attempts", models.PositiveSmallIntegerField(default=0, editable=False)),
                 ("parked_at", models.DateTimeField(blank=True, null=True)),
                 ("parked_reason", models.TextField(blank=True, default="")),
+                ("thresholds", models.JSONField(blank=True, default=list)),
                 (
                     "tenant",
                     models.OneToOneField(

@@ -1,4 +1,4 @@
-"""Thresholds that were reached, and when to look at a tenant's again."""
+"""Thresholds that were reached, a tenant's own, and when to look at them again."""
 
 from django.db import models
 from django.db.models import Q
@@ -72,13 +72,16 @@ class ThresholdCrossing(models.Model):
 
 class ThresholdWatch(Due):
     """
-    One row for each tenant that needs it. Due: when a grant in force begins or ends, which may reach a threshold without any event.
+    A tenant's own thresholds, and when to look at all that concern it; one row for each tenant that needs it. Due: when a grant in force begins or ends, which may reach a threshold without any event.
 
     Its lock is taken after those of balances by whoever looks at a sum over several of the tenant's balances, so that of two that
     reach a threshold together the second sees the first.
     """
 
     tenant = models.OneToOneField(Tenant, on_delete=models.PROTECT, related_name="+")
+    # What the tenant's overage may come to over all meters before the operator is told: [{"amount": "50"}, {"amount": "100", "once": "life"}].
+    # Read with the placement of usage, and remembered there: who changes it raises the epochs of the tenant's balances.
+    thresholds = models.JSONField(default=list, blank=True)
 
     class Meta:
         verbose_name_plural = "threshold watches"

@@ -101,9 +101,10 @@ SELECT t.code, t.id, c.now, c.status = 'advancing',
        p.id, p.version_id, p.starts_at, p.ends_at, p.closed_at IS NOT NULL,
        ARRAY(SELECT x.effective_at FROM subscriptions_tierchange x WHERE x.period_id = p.id ORDER BY x.effective_at),
        ARRAY(SELECT x.to_version_id FROM subscriptions_tierchange x WHERE x.period_id = p.id ORDER BY x.effective_at),
-       b.id, b.meter_id, b.pool, b.epoch, NULLIF(t.thresholds, '[]')
+       b.id, b.meter_id, b.pool, b.epoch, NULLIF(w.thresholds, '[]')
 FROM subscriptions_tenant t
 LEFT JOIN subscriptions_testclock c ON c.id = t.test_clock_id
+LEFT JOIN metering_thresholdwatch w ON w.tenant_id = t.id
 LEFT JOIN subscriptions_billingperiod p ON p.tenant_id = t.id
      AND p.starts_at <= GREATEST(%s::timestamptz, COALESCE(c.now, %s::timestamptz))
      AND p.ends_at > LEAST(%s::timestamptz, COALESCE(c.now, %s::timestamptz))

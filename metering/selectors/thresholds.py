@@ -12,9 +12,10 @@ from django.db.models import Sum
 
 from billing_site.prepared import run
 from metering.core.thresholds import Threshold, threshold_of
-from metering.models import MeterBalance
+from metering.models import MeterBalance, ThresholdWatch
 from metering.selectors.overage import price_balances, priced_balances
 from metering.selectors.terms import pools_of_version
+from subscriptions.models import Tenant
 
 _INSTANT = timedelta(microseconds=1)
 
@@ -62,12 +63,12 @@ def watch_of(
 
 
 _WATCHED = """
-SELECT b.id, b.meter_id, b.pool, p.ends_at, p.version_id, p.starts_at, NULLIF(t.thresholds, '[]'),
+SELECT b.id, b.meter_id, b.pool, p.ends_at, p.version_id, p.starts_at, NULLIF(w.thresholds, '[]'),
        ARRAY(SELECT x.effective_at FROM subscriptions_tierchange x WHERE x.period_id = p.id ORDER BY x.effective_at),
        ARRAY(SELECT x.to_version_id FROM subscriptions_tierchange x WHERE x.period_id = p.id ORDER BY x.effective_at)
 FROM metering_meterbalance b
 JOIN subscriptions_billingperiod p ON p.id = b.period_id
-JOIN subscriptions_tenant t ON t.id = b.tenant_id
+LEFT JOIN metering_thresholdwatch w ON w.tenant_id = b.tenant_id
 WHERE b.id = ANY(%s::bigint[])
 """
 
@@ -83,6 +84,12 @@ def watches(balance_ids: Iterable[int]) -> dict[int, Watch]:
         if watch is not None:
             found[balance_id] = watch
     return found
+
+
+def thresholds_of(tenant: Tenant) -> list[dict[str, Any]]:
+    """Return a tenant's own thresholds, as they were read."""
+    watch = ThresholdWatch.objects.filter(tenant=tenant).first()
+    return [] if watch is None else watch.thresholds
 
 
 def quantity_for_life(*, tenant_id: int, meter_id: int, pool: str) -> Decimal:

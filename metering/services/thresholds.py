@@ -114,16 +114,6 @@ def lock_watches(tenant_ids: Iterable[int]) -> list[ThresholdWatch]:
     return locked
 
 
-def forget(*, tenant_id: int) -> None:
-    """
-    Let whoever remembers the tenant's thresholds read them again: they have changed. Raises the epochs of its balances, under their locks.
-
-    Of closed periods, too: late usage may still reach an amount.
-    """
-    balances = MeterBalance.objects.select_for_update(no_key=True, of=("self",)).filter(tenant_id=tenant_id)
-    raise_epochs(balances.order_by("pk").values_list("pk", flat=True))
-
-
 def _ask(balances: Iterable["LockedBalance"]) -> None:
     """Give balances that were not found by a placement what is to be told of them."""
     unknown = {balance.row.pk: balance for balance in balances if not balance.watch_is_known}

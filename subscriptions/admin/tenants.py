@@ -14,7 +14,7 @@ from billing_site.staff import PARKED, Moment, ServiceAdmin, ServiceForm, actor_
 from subscriptions.models import ApiKey, Tenant
 from subscriptions.services import keys, parking, tenants
 
-_EMPTY = {"tax_ids": list, "thresholds": list, "metadata": dict}
+_EMPTY = {"tax_ids": list, "metadata": dict}
 # By page: what a tenant has there. The pages of the apps above are known by their names only.
 _OF_TENANT = {
     "subscriptions_subscription": "subscriptions",
@@ -24,6 +24,7 @@ _OF_TENANT = {
     "metering_meterbalance": "balances",
     "metering_usageevent": "events",
     "metering_ledgerentry": "ledger",
+    "metering_thresholdwatch": "thresholds",
     "metering_thresholdcrossing": "thresholds reached",
 }
 _SCOPES = shown("scopes", lambda key: ", ".join(key.scopes))
@@ -56,7 +57,6 @@ class TenantAdmin(ServiceAdmin):
         "timezone": "Where its days and months are counted, such as Europe/Berlin.",
         "country": "Two letters, such as DE.",
         "tax_ids": 'Printed on invoices: a JSON list, such as ["DE123456789"].',
-        "thresholds": 'Amounts of overage over all meters of which you want to be told: a JSON list, such as [{"amount": "50"}].',
         "metadata": "Your own notes: a JSON object. Nothing reads them.",
         "test_clock": "For a tenant that tries things out in a time of its own: its invoices are no revenue. Fixed once it exists.",
     }

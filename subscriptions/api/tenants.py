@@ -13,15 +13,13 @@ from billing_site.http.authentication import actor_of
 from billing_site.http.pagination import page
 from billing_site.http.queries import NO_PARAMETERS, PAGE_PARAMETERS
 from billing_site.http.schema import PAGING, page_of
-from billing_site.http.serializers import CodeField, StrictSerializer, TextField, TimestampField, is_clean
-from subscriptions.api.meters import AsGivenField
+from billing_site.http.serializers import AsGivenField, CodeField, StrictSerializer, TextField, TimestampField, is_clean
 from subscriptions.models import Tenant
 from subscriptions.selectors.agreement import running_subscription
 from subscriptions.selectors.catalog import features_of
 from subscriptions.selectors.clock import now_for
 from subscriptions.selectors.tenants import get_tenant
 from subscriptions.services import tenants
-from subscriptions.services.threshold_documents import THRESHOLDS_MAX
 
 TAX_IDS_MAX = 10
 METADATA_MEMBERS_MAX = 50
@@ -83,25 +81,6 @@ class TaxId(StrictSerializer):
     value = TextField(max_length=100)
 
 
-@extend_schema_field(
-    {
-        "type": "array",
-        "maxItems": THRESHOLDS_MAX,
-        "items": {
-            "type": "object",
-            "required": ["amount"],
-            "properties": {
-                "amount": {"type": "string", "format": "decimal"},
-                "once": {"type": "string", "enum": ["period", "life"], "default": "period"},
-            },
-        },
-        "example": [{"amount": "50"}, {"amount": "1000", "once": "life"}],
-    }
-)
-class ThresholdsField(AsGivenField):
-    """What overage may come to before `usage.threshold_reached` is sent."""
-
-
 class TenantTerms(StrictSerializer):
     """What may be said of a tenant, at first and later."""
 
@@ -114,10 +93,6 @@ class TenantTerms(StrictSerializer):
     )
     country = TextField(max_length=2, allow_blank=True, required=False, help_text="ISO 3166, two letters.")
     tax_ids = serializers.ListField(child=TaxId(), max_length=TAX_IDS_MAX, required=False)
-    thresholds = ThresholdsField(
-        required=False,
-        help_text="Amounts of overage over all meters, in the tenant's currency, at each of which you are told: once in a period, or for life.",
-    )
     metadata = MetadataField(required=False)
 
 
@@ -147,7 +122,6 @@ class TenantDocument(serializers.Serializer[Any]):
     timezone = TextField(max_length=64)
     country = TextField(max_length=2)
     tax_ids = TaxId(many=True)
-    thresholds = ThresholdsField()
     metadata = MetadataField()
     test_clock = CodeField(source="test_clock.code", allow_null=True)
     created_at = TimestampField()

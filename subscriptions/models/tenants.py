@@ -51,9 +51,6 @@ class Tenant(models.Model):
     timezone = models.CharField(max_length=64, default="UTC")
     country = models.CharField(max_length=2, blank=True, default="")
     tax_ids = models.JSONField(default=list, blank=True)
-    # What its overage may come to over all meters before the operator is told: [{"amount": "50"}, {"amount": "100", "once": "life"}].
-    # Metering reads it with the tenant's balances, whose epochs rise when it changes.
-    thresholds = models.JSONField(default=list, blank=True, db_default=models.Value([], models.JSONField()))
     # The operator's own notes; never read by the engine.
     metadata = models.JSONField(default=dict, blank=True)
     # A tenant on a test clock takes numbers of the TEST- series and appears in no revenue figure.

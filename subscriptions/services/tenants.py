@@ -6,23 +6,16 @@ from typing import Any
 from zoneinfo import available_timezones
 
 from django.db import transaction
-from django.dispatch import Signal
 
 from billing_site.http.problems import DomainError, FieldError, Invalid
-from subscriptions.core.documents import Reading
 from subscriptions.core.money import UnknownCurrency, minor_units
 from subscriptions.models import Subscription, Tenant, TestClock
 from subscriptions.services import audit, uniqueness
-from subscriptions.services.threshold_documents import OF_TENANT, read_thresholds
 
 # What may change later. The id is for ever, and the clock decides in whose time everything else was written.
-CHANGEABLE = ("name", "email", "currency", "timezone", "country", "tax_ids", "thresholds", "metadata")
+CHANGEABLE = ("name", "email", "currency", "timezone", "country", "tax_ids", "metadata")
 _RECORDED = ("code", *CHANGEABLE)
 _COUNTRY_LENGTH = 2
-
-# Sent with `tenant_id` in the transaction that changes what a tenant's thresholds are: who remembers them forgets them. What is raised by
-# a receiver undoes the change.
-thresholds_changed = Signal()
 
 
 class CurrencyFixed(DomainError):
@@ -40,7 +33,7 @@ def known_zones() -> frozenset[str]:
 
 def faults_in(values: Mapping[str, Any]) -> list[FieldError]:
     """
-    Name what is wrong with a tenant's currency, zone, country or thresholds; what is absent is not looked at.
+    Name what is wrong with a tenant's currency, zone, country or clock; what is absent is not looked at.
 
     For a form that shows faults beside its fields; the services of this module ask it themselves.
     """
@@ -55,10 +48,6 @@ def faults_in(values: Mapping[str, Any]) -> list[FieldError]:
     country = values.get("country", "")
     if country and not (len(country) == _COUNTRY_LENGTH and country.isascii() and country.isupper()):
         faults.append(FieldError("country", "unknown_country", "must be an ISO 3166 code of two letters such as DE"))
-    if "thresholds" in values:
-        reading = Reading()
-        read_thresholds(values["thresholds"], "thresholds", reading, measures=OF_TENANT)
-        faults += [FieldError(*fault) for fault in reading.faults]
     return faults
 
 
@@ -73,18 +62,15 @@ def create_tenant(
     email: str = "",
     country: str = "",
     tax_ids: list[dict[str, str]] | None = None,
-    thresholds: list[dict[str, Any]] | None = None,
     metadata: Mapping[str, Any] | None = None,
     test_clock: str | None = None,
 ) -> Tenant:
     """
     Make a tenant; `test_clock` is the code of the clock in whose time it lives, for ever.
 
-    Raises AlreadyExists (409) for an id that is taken, Invalid (422) for an unknown currency, zone, country or clock, or for faulty
-    thresholds.
+    Raises AlreadyExists (409) for an id that is taken, Invalid (422) for an unknown currency, zone, country or clock.
     """
-    thresholds = [] if thresholds is None else thresholds
-    faults = faults_in({"currency": currency, "timezone": timezone, "country": country, "thresholds": thresholds})
+    faults = faults_in({"currency": currency, "timezone": timezone, "country": country})
     clock = TestClock.objects.filter(code=test_clock).first() if test_clock is not None else None
     if test_clock is not None and clock is None:
         faults.append(FieldError("test_clock", "does_not_exist", f"there is no test clock {test_clock}"))
@@ -98,7 +84,6 @@ def create_tenant(
         timezone=timezone,
         country=country,
         tax_ids=tax_ids or [],
-        thresholds=_canonical(thresholds),
         metadata=dict(metadata or {}),
         test_clock=clock,
     )
@@ -112,15 +97,12 @@ def update_tenant(*, tenant_id: int, changes: Mapping[str, Any], actor: str, rea
     """
     Change the members of CHANGEABLE that `changes` names, and return the tenant as it now is.
 
-    A new time zone counts from the next period on; new thresholds from the next movement on. Without a difference nothing is written.
-    Raises Invalid (422) for an unknown currency, zone or country or for faulty thresholds, CurrencyFixed (409) for another currency once
-    the tenant has subscribed.
+    A new time zone counts from the next period on. Without a difference nothing is written. Raises Invalid (422) for an unknown
+    currency, zone or country, CurrencyFixed (409) for another currency once the tenant has subscribed.
     """
     assert set(changes) <= set(CHANGEABLE), f"no members of a tenant: {set(changes) - set(CHANGEABLE)}"
     if faults := faults_in(changes):
         raise Invalid("The tenant has values that are not allowed.", errors=faults)
-    if "thresholds" in changes:
-        changes = {**changes, "thresholds": _canonical(changes["thresholds"])}
     # The lock that `agreement.start` takes, too: a currency cannot change under a subscription that starts meanwhile.
     tenant = Tenant.objects.select_for_update(no_key=True, of=("self",)).get(pk=tenant_id)
     before, after = audit.changes(_recorded(tenant), changes)
@@ -131,14 +113,8 @@ def update_tenant(*, tenant_id: int, changes: Mapping[str, Any], actor: str, rea
     for name, value in after.items():
         setattr(tenant, name, value)
     tenant.save(update_fields=list(after))
-    if "thresholds" in after:
-        thresholds_changed.send(sender=Tenant, tenant_id=tenant.pk)
     audit.record(actor=actor, action="update", instance=tenant, before=before, after=after, reason=reason)
     return tenant
-
-
-def _canonical(thresholds: object) -> list[dict[str, Any]]:
-    return read_thresholds(thresholds, "thresholds", Reading(), measures=OF_TENANT)
 
 
 def _recorded(tenant: Tenant) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """
-The list of thresholds that a charge or a tenant states.
+A list of thresholds: a charge's, or whosever.
 
-Owns what one threshold may say. What it means, and when it has been reached, is metering's (`metering.core.thresholds`).
+Owns what one threshold may say. What it means, when it has been reached, and who else has some is metering's (`metering.core.thresholds`).
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,6 @@ THRESHOLDS_MAX = 20
 PERCENT_MAX = 1000
 
 OF_CHARGE = ("percent", "quantity", "amount")
-# A percentage of a tenant is of its spend cap, and comes with it.
-OF_TENANT = ("amount",)
 _ONCE = ("period", "life")
 
 

@@ -104,7 +104,18 @@ def test_every_list_opens_with_rows_in_it(ann, app, model):
 
 @pytest.mark.parametrize(("app", "model"), PAGES)
 def test_every_add_page_opens_where_there_is_one(ann, app, model):
-    addable = {"tenant", "apikey", "meter", "tier", "tierversion", "testclock", "subscription", "user", "group"}
+    addable = {
+        "tenant",
+        "apikey",
+        "meter",
+        "tier",
+        "tierversion",
+        "testclock",
+        "subscription",
+        "thresholdwatch",
+        "user",
+        "group",
+    }
 
     assert ann.get(page(app, model, "add")).status_code == (200 if model in addable else 403)
 
@@ -378,6 +389,42 @@ def test_thresholds_that_were_reached_are_listed_and_found_by_tenant(ann):
         assert text in shown
     crossing = ThresholdCrossing.objects.get(meter__code="tokens")
     assert "percent 80 period" in ann.get(page("metering", "thresholdcrossing", "change", crossing.pk)).content.decode()
+
+
+def test_a_tenant_s_thresholds_are_set_and_replaced(ann):
+    tenant = make_world().tenant
+    add = page("metering", "thresholdwatch", "add")
+    ann.post(add, {"tenant": tenant.pk, "thresholds": '[{"amount": "50.00", "once": "period"}]'})
+    watch = ThresholdWatch.objects.get(tenant=tenant)
+    assert watch.thresholds == [{"amount": "50"}]
+    assert "already exists" in ann.post(add, {"tenant": tenant.pk, "thresholds": "[]"}).content.decode()
+    assert "amount 50" in ann.get(page("metering", "thresholdwatch"), {"q": tenant.code}).content.decode()
+
+    change = page("metering", "thresholdwatch", "change", watch.pk)
+    refused = ann.post(change, {"thresholds": '[{"amount": "0"}]'}).content.decode()
+    assert "thresholds.0.amount: must be greater than 0" in refused
+    ann.post(change, {"thresholds": '[{"amount": "0.5"}, {"amount": "9", "once": "life"}]'})
+    history = ann.get(page("metering", "thresholdwatch", "history", watch.pk), follow=True).content.decode()
+    ann.post(change, {"thresholds": ""})
+    watch.refresh_from_db()
+    assert watch.thresholds == []
+    noted = AuditEntry.objects.filter(object_type="metering.thresholdwatch", actor="staff:ann").order_by("pk")
+    assert [entry.after["thresholds"] for entry in noted] == [
+        [{"amount": "50"}],
+        [{"amount": "0.5"}, {"amount": "9", "once": "life"}],
+        [],
+    ]
+    assert history.count("metering.thresholdwatch</td>") == 2
+
+
+def test_finance_sets_thresholds_and_support_only_sees_them():
+    tenant = make_world(thresholds=[{"amount": "50"}]).tenant
+    sue, fay = signed_in("sue", group="support"), signed_in("fay", group="finance")
+    change = page("metering", "thresholdwatch", "change", ThresholdWatch.objects.get(tenant=tenant).pk)
+    assert "amount" in sue.get(change).content.decode()
+    assert sue.post(change, {"thresholds": "[]"}).status_code == 403
+    assert fay.post(change, {"thresholds": '[{"amount": "60"}]'}).status_code == 302
+    assert ThresholdWatch.objects.get().thresholds == [{"amount": "60"}]
 
 
 def test_unmatched_events_are_counted_again(ann):

@@ -18,7 +18,6 @@ ACME = {
     "timezone": "Europe/Berlin",
     "country": "DE",
     "tax_ids": [{"type": "eu_vat", "value": "DE123456789"}],
-    "thresholds": [{"amount": "50"}, {"amount": "1000", "once": "life"}],
     "metadata": {"crm": "00123", "seats": 4, "vip": True},
 }
 
@@ -57,7 +56,6 @@ def test_what_is_not_said_has_a_default(client):
         "timezone": "UTC",
         "country": "",
         "tax_ids": [],
-        "thresholds": [],
         "metadata": {},
         "test_clock": None,
     }
@@ -110,10 +108,6 @@ def test_a_misspelt_member_is_refused_with_a_suggestion(client):
         ("tax_ids", [{"type": "eu_vat"}], "tax_ids.0.value", "required"),
         ("tax_ids", [{"type": "eu_vat", "value": "1", "x": 1}], "tax_ids.0.x", "unknown_field"),
         ("tax_ids", [{"type": "a", "value": "b"}] * 11, "tax_ids", "max_length"),
-        ("thresholds", {}, "thresholds", "not_a_list"),
-        ("thresholds", [{"amount": 0}], "thresholds.0.amount", "not_positive"),
-        ("thresholds", [{"amount": 5, "percent": 80}], "thresholds.0.percent", "unknown_field"),
-        ("thresholds", None, "thresholds", "null"),
         ("metadata", [], "metadata", "not_an_object"),
         ("metadata", {"a": {"b": 1}}, "metadata", "value"),
         ("metadata", {"": "x"}, "metadata", "name"),
@@ -161,18 +155,6 @@ def test_what_is_for_ever_cannot_be_changed(client, member):
     client.post(TENANTS, ACME)
     response = client.patch(f"{TENANTS}/org_7890", {member: "other"})
     assert (response.status_code, faults(response)) == (422, [(member, "unknown_field")])
-
-
-def test_thresholds_are_shown_in_one_form_and_replaced_whole(client):
-    client.post(TENANTS, ACME)
-    sent = [{"amount": "7.50", "once": "period"}, {"amount": 8}]
-    assert client.patch(f"{TENANTS}/org_7890", {"thresholds": sent}).json()["thresholds"] == [
-        {"amount": "7.5"},
-        {"amount": "8"},
-    ]
-    client.patch(f"{TENANTS}/org_7890", {"thresholds": [{"amount": "7.5"}, {"amount": "8"}]})
-    assert AuditEntry.objects.filter(action="update").count() == 1
-    assert client.patch(f"{TENANTS}/org_7890", {"thresholds": []}).json()["thresholds"] == []
 
 
 def test_part_of_a_tax_id_is_no_change(client):

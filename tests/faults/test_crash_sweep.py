@@ -79,7 +79,7 @@ def with_thresholds(code: str, *thresholds: dict[str, object]) -> TierVersion:
 
 def telling(version: TierVersion, *of_tenant: dict[str, object]) -> Story:
     """An event by which a tenant with thresholds of its own has used 15,000 of 10,000 tokens."""
-    world = make_world(version=version, now=NOW, thresholds=list(of_tenant))
+    world = make_world(version=version, now=NOW, thresholds=of_tenant)
     world.use(4000, time=at("2026-06-10 00:00"))
     event = world.event(11000, id="beyond", time=NOW)
     return Story([world.tenant], lambda: world.record(event))

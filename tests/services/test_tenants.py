@@ -24,7 +24,6 @@ WHOLE = {
     "timezone": "Europe/Berlin",
     "country": "DE",
     "tax_ids": [{"type": "eu_vat", "value": "DE123456789"}],
-    "thresholds": [{"amount": "50"}],
     "metadata": {"crm": "00123"},
 }
 

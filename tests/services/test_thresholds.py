@@ -29,10 +29,12 @@ from metering.selectors.balances import balances_of_tenants
 from metering.selectors.placement import forget_placements, remembered_placement
 from metering.services import watching
 from metering.services.ingest import record_events
+from metering.services.opening import open_due_periods
 from metering.services.posting import lock_balances
 from metering.services.requests import NewEvent, Record
 from metering.services.reversing import reverse_event
-from subscriptions.models import Meter, OutboxMessage
+from metering.services.tenant_thresholds import set_thresholds
+from subscriptions.models import Meter, OutboxMessage, Subscription
 from subscriptions.services import tenants
 from tests.races import together
 from tests.world import ACTOR, JUNE, PER_TOKEN, World, at, charge, make_meter, make_world, publish
@@ -51,7 +53,7 @@ def told(world: World) -> list[tuple[str, str, str]]:
 def world_with(*thresholds, tenant=(), **terms) -> World:
     make_meter()
     version = publish("growth", charges=[charge(thresholds=list(thresholds), **terms)])
-    return make_world(version=version, thresholds=list(tenant))
+    return make_world(version=version, thresholds=tenant)
 
 
 def test_a_percentage_is_told_of_by_the_event_that_reaches_it_and_by_no_later_one():
@@ -209,7 +211,7 @@ def two_meters(*thresholds) -> World:
     make_meter()
     make_meter("calls", event_type="api.call", value_property="number")
     charges = [charge(included="0"), {"kind": "usage", "meter": "calls", "included": "0", "price": PER_TOKEN}]
-    return make_world(version=publish("two", charges=charges), thresholds=list(thresholds))
+    return make_world(version=publish("two", charges=charges), thresholds=thresholds)
 
 
 def call(world: World, number: int):
@@ -241,7 +243,7 @@ def test_a_tenant_s_life_goes_on_over_periods():
 def test_a_threshold_that_is_already_passed_when_it_is_set_is_told_of_by_the_next_movement():
     world = two_meters()
     world.use(20000)
-    tenants.update_tenant(tenant_id=world.tenant.pk, changes={"thresholds": [{"amount": "2"}]}, actor=ACTOR)
+    set_thresholds(tenant=world.tenant, thresholds=[{"amount": "2"}], actor=ACTOR)
     assert told(world) == []
     world.use(1)
     assert told(world) == [("amount:2:period", "4.0002", "2")]
@@ -251,7 +253,7 @@ def test_a_reversal_is_a_movement_too():
     world = two_meters()
     world.use(20000)
     call(world, 1)
-    tenants.update_tenant(tenant_id=world.tenant.pk, changes={"thresholds": [{"amount": "2"}]}, actor=ACTOR)
+    set_thresholds(tenant=world.tenant, thresholds=[{"amount": "2"}], actor=ACTOR)
     reverse_event(event_id=UsageEvent.objects.get(type="api.call").pk, reason="sent in error", actor=ACTOR)
     assert told(world) == [("amount:2:period", "4", "2")]
 
@@ -311,6 +313,31 @@ def test_two_meters_that_reach_a_tenant_s_amount_only_together_see_each_other():
     world = two_meters({"amount": "2"})
     while_uncommitted(lambda: world.use(6000), lambda: call(world, 6000))
     assert told(world) == [("amount:2:period", "2.4", "2")]
+
+
+def test_what_opens_while_a_tenant_s_thresholds_change_waits_and_so_is_remembered_with_the_new_ones(wall_tenant):
+    tenant = wall_tenant("wall-4", with_thresholds=False)
+    subscription = Subscription.objects.get(tenant=tenant)
+    july = at("2026-07-01 00:00")
+    while_uncommitted(
+        lambda: set_thresholds(tenant=tenant, thresholds=[{"amount": "1"}], actor=ACTOR),
+        lambda: open_due_periods(subscription_id=subscription.pk, now=july),
+    )
+    record_events([Record([tokens_of(tenant, 20000)], july)])
+    assert ThresholdCrossing.objects.get().threshold == "amount:1:period"
+
+
+def test_who_subscribes_while_a_tenant_s_thresholds_change_waits_too(wall_tenant):
+    wall_tenant("wall-5", with_thresholds=True)
+    version = Subscription.objects.get().version
+    tenant = tenants.create_tenant(code="wall-6", name="Wall", actor=ACTOR)
+    terms = {"starts_at": JUNE, "anchor_at": JUNE, "now": JUNE, "actor": ACTOR}
+    while_uncommitted(
+        lambda: set_thresholds(tenant=tenant, thresholds=[{"amount": "1"}], actor=ACTOR),
+        lambda: start_subscription(tenant=tenant, version=version, **terms),
+    )
+    use(tenant, 20000)
+    assert ThresholdCrossing.objects.filter(meter=None).get().threshold == "amount:1:period"
 
 
 def test_two_periods_that_reach_a_percentage_for_life_at_once_tell_of_it_once():
@@ -471,9 +498,12 @@ def wall_tenant():
     forget_placements()
 
 
+def tokens_of(tenant, tokens):
+    return NewEvent(tenant.code, "wall", str(uuid7()), "llm.completion", None, {"total_tokens": tokens})
+
+
 def use(tenant, tokens):
-    event = NewEvent(tenant.code, "wall", str(uuid7()), "llm.completion", None, {"total_tokens": tokens})
-    record_events([Record([event], JUNE + timedelta(days=1))])
+    record_events([Record([tokens_of(tenant, tokens)], JUNE + timedelta(days=1))])
 
 
 def watch_of(tenant):
@@ -489,10 +519,10 @@ def test_who_has_no_thresholds_has_nothing_to_look_at_until_some_are_set(wall_te
     tenant = wall_tenant("wall-1", with_thresholds=False)
     use(tenant, 20000)
     assert watch_of(tenant) is None
-    tenants.update_tenant(tenant_id=tenant.pk, changes={"thresholds": [{"amount": "1"}]}, actor=ACTOR)
+    set_thresholds(tenant=tenant, thresholds=[{"amount": "1"}], actor=ACTOR)
     use(tenant, 1)
     assert ThresholdCrossing.objects.get().threshold == "amount:1:period"
-    tenants.update_tenant(tenant_id=tenant.pk, changes={"thresholds": []}, actor=ACTOR)
+    set_thresholds(tenant=tenant, thresholds=[], actor=ACTOR)
     use(tenant, 1)
     assert watch_of(tenant) is None
 
@@ -509,7 +539,7 @@ def test_what_was_told_is_remembered_once_it_is_stored_for_good(wall_tenant):
 
 def test_what_two_meters_reach_in_one_request_is_not_remembered_before_it_is_stored(wall_tenant):
     tenant = wall_tenant("wall-3", with_thresholds=True)
-    tenants.update_tenant(tenant_id=tenant.pk, changes={"thresholds": [{"amount": "1"}]}, actor=ACTOR)
+    set_thresholds(tenant=tenant, thresholds=[{"amount": "1"}], actor=ACTOR)
 
     def use_both():
         events = [
@@ -564,6 +594,6 @@ def test_the_database_keeps_a_crossing_and_takes_it_once_whoever_writes(write):
 
 def test_the_epochs_of_a_tenant_s_balances_rise_with_its_thresholds():
     world = two_meters()
-    tenants.update_tenant(tenant_id=world.tenant.pk, changes={"thresholds": [{"amount": "2"}]}, actor=ACTOR)
-    tenants.update_tenant(tenant_id=world.tenant.pk, changes={"thresholds": [{"amount": "2.0"}]}, actor=ACTOR)
+    set_thresholds(tenant=world.tenant, thresholds=[{"amount": "2"}], actor=ACTOR)
+    set_thresholds(tenant=world.tenant, thresholds=[{"amount": "2.0"}], actor=ACTOR)
     assert set(MeterBalance.objects.values_list("epoch", flat=True)) == {1}
