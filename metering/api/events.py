@@ -10,10 +10,8 @@ from rest_framework.views import APIView
 
 from billing_site.http.authentication import actor_of
 from billing_site.http.pagination import page
-from billing_site.http.problems import MEDIA_TYPE, BodyTooLarge
 from billing_site.http.queries import NO_PARAMETERS, QueryParameters, code, text, timestamp
 from billing_site.http.schema import PAGING, TIMES, page_of, query
-from billing_site.http.wire import BODY_BYTES_MAX
 from metering.api.documents import (
     EventDetailDocument,
     EventDocument,
@@ -24,6 +22,7 @@ from metering.api.documents import (
     ReplayInput,
 )
 from metering.api.ingest import handle, wire_headers
+from metering.api.raw import as_response, body_of
 from metering.selectors.event_details import event_detail, event_document, find_events
 from metering.services.replaying import replay_events
 from metering.services.reversing import reverse_event
@@ -77,9 +76,7 @@ class Events(APIView):
     def post(self, request: Request) -> HttpResponse:
         """Record the events. The body goes past DRF's parsers: it is read once, as bytes."""
         self.no_parameters.read(request)
-        answer = handle(_body(request), wire_headers(request.META), wall_now())
-        kind = "application/json" if answer.status < 400 else MEDIA_TYPE
-        return HttpResponse(answer.body, status=answer.status, content_type=kind, headers=dict(answer.headers))
+        return as_response(handle(body_of(request), wire_headers(request.META), wall_now()))
 
     @extend_schema(
         operation_id="list_events",
@@ -144,11 +141,3 @@ class EventReplay(APIView):
         given = ReplayInput.checked(request.data)
         replay = replay_events(now=wall_now(), tenant=given.get("tenant"))
         return Response({"counted": replay.counted, "unmatched": replay.unmatched})
-
-
-def _body(request: Request) -> bytes:
-    """Read the raw body, never more than the limit; an announced length beyond it is refused before anything is read."""
-    announced = str(request.META.get("CONTENT_LENGTH") or "")
-    if announced.isdecimal() and int(announced[:20]) > BODY_BYTES_MAX:
-        raise BodyTooLarge(f"The body is larger than {BODY_BYTES_MAX} bytes.")
-    return request._request.read(BODY_BYTES_MAX + 1)

@@ -2,6 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path, re_path
 
+from metering.api.authorizations import Authorizations
 from metering.api.balances import Balances
 from metering.api.events import EventReplay, EventReversal, Events
 from metering.api.ledger import Ledger
@@ -15,6 +16,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("events", Events.as_view(), name="events"),
     path("events/replay", EventReplay.as_view(), name="event-replay"),
     path("events/<uuid:event>/reverse", EventReversal.as_view(), name="event-reverse"),
+    path("authorizations", Authorizations.as_view(), name="authorizations"),
     re_path(rf"{_TENANT}/usage\Z", Usage.as_view(), name="tenant-usage"),
     re_path(rf"{_TENANT}/ledger\Z", Ledger.as_view(), name="tenant-ledger"),
     re_path(rf"{_TENANT}/balances\Z", Balances.as_view(), name="tenant-balances"),

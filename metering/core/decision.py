@@ -1,15 +1,17 @@
 """
 The gate's decision: may a call that will use a quantity run, and what would stop it.
 
-Owns the comparison of a position with the limits of a charge. Does not own holds or positions, which the caller reads
+Owns the comparison of a position with every limit that stands in its way. Does not own holds, positions or windows, which the caller reads
 under the balance's lock; nor the amount, which is estimated by the function that will bill it (`overage.price_pool`).
 Quantities are in the meter's units. Source: semantics, "The gate".
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from fractions import Fraction
 
 from subscriptions.core.money import exact
 
@@ -40,13 +42,25 @@ class Reason(StrEnum):
     OVERAGE_BILLED = "overage_billed"
     LIMIT_REACHED = "limit_reached"
     OVERAGE_QUANTITY_MAX = "overage_quantity_max"
+    WINDOW = "window"
+    SPEND_CAP = "spend_cap"
+    # No subscription runs now, or its tier has no charge for the meter: there is no position to compare.
+    NO_PERIOD = "no_period"
+    NOT_IN_TIER = "not_in_tier"
+    # The period of a hold has ended: it can be settled, and no longer grow.
+    PERIOD_ENDED = "period_ended"
 
 
 class LimitKind(StrEnum):
-    """What a limit bounds: everything used, by what grants cover; or the overage."""
+    """
+    What a limit bounds: everything used, by what grants cover; the overage; what was used within a rolling window; or the money that
+    the overage of all of the tenant's pools costs.
+    """
 
     ALLOWANCE = "allowance"
     OVERAGE_QUANTITY_MAX = "overage_quantity_max"
+    WINDOW = "window"
+    SPEND_CAP = "spend_cap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +79,12 @@ class GateState:
     overage: Decimal
     period_ends_at: datetime | None = None
 
+    @property
+    def uncommitted(self) -> Decimal:
+        """What is left of the grants in force when all holds are settled; negative where holds will be overage."""
+        with exact():
+            return self.remaining_in_force - self.held
+
 
 @dataclass(frozen=True, slots=True)
 class GatePolicy:
@@ -75,17 +95,39 @@ class GatePolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class BindingLimit:
+class Limit:
     """
-    The limit that binds first.
+    Something that stands in a call's way: it runs only if taken + asked ≤ limit.
 
-    `limit` bounds usage and holds for `allowance`, overage for `overage_quantity_max`. `left` is the largest quantity
-    that would still be granted under it before this call.
+    `taken` counts what is held, too. All three are meter units, for a `spend_cap` money. `frees_at` is when there will be room for
+    what is asked, None where that is not known. `window` is a rolling window's length as the charge says it, "PT5H".
     """
 
     kind: LimitKind
     limit: Decimal
-    left: Decimal
+    taken: Decimal
+    asked: Decimal
+    frees_at: datetime | None = None
+    window: str = ""
+
+    @property
+    def left(self) -> Decimal:
+        """The most that could still be asked."""
+        with exact():
+            return max(_ZERO, self.limit - self.taken)
+
+    @property
+    def is_exceeded(self) -> bool:
+        """Whether the call does not fit."""
+        with exact():
+            return self.taken + self.asked > self.limit
+
+    @property
+    def tightness(self) -> Fraction:
+        """How many such calls would fit: the limit of fewest binds first, whatever its unit."""
+        if not self.asked:
+            return Fraction(10**30) if self.left else Fraction(0)
+        return Fraction(self.left) / Fraction(self.asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,62 +135,82 @@ class Decision:
     """
     The answer, with what is left of the grants in force after all holds (this call's too, unless denied), 0 or more.
 
-    `overage_quantity` is the part of the call that no grant would cover; for a denied call, that would have been.
-    `frees_at` is when a limit that denied or degraded the call starts anew.
+    `overage_quantity` is the part of the call that no grant would cover; for a denied call, that would have been. `binding_limit` is the
+    tightest of all limits, of those exceeded if any is. `frees_at` is when a limit that denied or degraded the call has room again.
     """
 
     decision: Outcome
     reason: Reason
     remaining: Decimal
     overage_quantity: Decimal
-    binding_limit: BindingLimit | None
+    binding_limit: Limit | None
     frees_at: datetime | None
 
 
-def decide(state: GateState, policy: GatePolicy, quantity: Decimal) -> Decision:
+_REASONS = {
+    LimitKind.ALLOWANCE: Reason.LIMIT_REACHED,
+    LimitKind.OVERAGE_QUANTITY_MAX: Reason.OVERAGE_QUANTITY_MAX,
+    LimitKind.WINDOW: Reason.WINDOW,
+    LimitKind.SPEND_CAP: Reason.SPEND_CAP,
+}
+
+
+def decide(state: GateState, policy: GatePolicy, quantity: Decimal, *, further: Sequence[Limit] = ()) -> Decision:
     """
     Decide on a call that will use `quantity`.
 
     A call is granted only if used + held + quantity ≤ limit. Under `deny` the limit is what is covered plus what
-    remains of the grants in force; `overage_quantity_max` lies that much above it. Recorded usage may exceed a limit:
-    then every call is denied until there is room. Binds nothing: the hold is the caller's to write. Raises ValueError
-    for a negative quantity.
+    remains of the grants in force; `overage_quantity_max` lies that much above it; `further` are rolling windows and the spend cap. Recorded
+    usage may exceed a limit: then every call is denied until there is room. Binds nothing: the hold is the caller's to write. Raises
+    ValueError for a negative quantity.
     """
     if quantity < 0:
         raise ValueError(f"a call does not use a negative quantity: {quantity}")
+    uncommitted = state.uncommitted
+    uncovered = uncovered_part(state, quantity)
+    limits = [*limits_of(state, policy, quantity), *further]
+    exceeded = [limit for limit in limits if limit.is_exceeded]
+    if exceeded:
+        binding = _tightest(exceeded)
+        assert binding is not None  # there is at least one
+        return Decision(
+            Outcome.DENY, _REASONS[binding.kind], max(_ZERO, uncommitted), uncovered, binding, binding.frees_at
+        )
     with exact():
-        uncommitted = state.remaining_in_force - state.held
-        uncovered = min(quantity, max(_ZERO, quantity - uncommitted))
-        limit = _binding_limit(state, policy)
-        if limit is not None and state.used + state.held + quantity > _ceiling(state, policy):
-            reason = Reason.LIMIT_REACHED if limit.kind == LimitKind.ALLOWANCE else Reason.OVERAGE_QUANTITY_MAX
-            remaining = max(_ZERO, uncommitted)
-            return Decision(Outcome.DENY, reason, remaining, uncovered, limit, state.period_ends_at)
         remaining = max(_ZERO, uncommitted - quantity)
-        if quantity <= uncommitted:
-            return Decision(Outcome.ALLOW, Reason.WITHIN_ALLOWANCE, remaining, uncovered, limit, None)
-        if policy.at_limit == AtLimit.DEGRADE:
-            limit = _allowance(state)
-            return Decision(Outcome.DEGRADE, Reason.LIMIT_REACHED, remaining, uncovered, limit, state.period_ends_at)
-        return Decision(Outcome.ALLOW_OVERAGE, Reason.OVERAGE_BILLED, remaining, uncovered, limit, None)
+    if not uncovered:
+        return Decision(Outcome.ALLOW, Reason.WITHIN_ALLOWANCE, remaining, uncovered, _tightest(limits), None)
+    if policy.at_limit == AtLimit.DEGRADE:
+        limit = _allowance(state, quantity)
+        return Decision(Outcome.DEGRADE, Reason.LIMIT_REACHED, remaining, uncovered, limit, state.period_ends_at)
+    return Decision(Outcome.ALLOW_OVERAGE, Reason.OVERAGE_BILLED, remaining, uncovered, _tightest(limits), None)
 
 
-def _ceiling(state: GateState, policy: GatePolicy) -> Decimal:
-    """Return what used and held may come to under the policy's limit."""
-    beyond = _ZERO if policy.at_limit == AtLimit.DENY else policy.overage_quantity_max or _ZERO
-    return state.covered + state.remaining_in_force + beyond
+def uncovered_part(state: GateState, quantity: Decimal) -> Decimal:
+    """Return how much of a quantity no grant would cover, after all holds."""
+    with exact():
+        return min(quantity, max(_ZERO, quantity - state.uncommitted))
 
 
-def _binding_limit(state: GateState, policy: GatePolicy) -> BindingLimit | None:
-    """Return the lower of the limits that the policy sets, None where it sets none."""
+def limits_of(state: GateState, policy: GatePolicy, quantity: Decimal) -> list[Limit]:
+    """Return the limits that the policy sets for a period: one at most, as nothing beyond the allowance is reached under `deny`."""
     if policy.at_limit == AtLimit.DENY:
-        return _allowance(state)
+        return [_allowance(state, quantity)]
     if policy.overage_quantity_max is None:
-        return None
-    left = max(_ZERO, _ceiling(state, policy) - state.used - state.held)
-    return BindingLimit(LimitKind.OVERAGE_QUANTITY_MAX, policy.overage_quantity_max, left)
+        return []
+    with exact():
+        # Overage that is, and that holds will be: the grants may have room that earlier overage cannot have any more.
+        taken = state.used + state.held - state.covered - state.remaining_in_force
+    return [Limit(LimitKind.OVERAGE_QUANTITY_MAX, policy.overage_quantity_max, taken, quantity, state.period_ends_at)]
 
 
-def _allowance(state: GateState) -> BindingLimit:
-    limit = state.covered + state.remaining_in_force
-    return BindingLimit(LimitKind.ALLOWANCE, limit, max(_ZERO, limit - state.used - state.held))
+def _tightest(limits: Sequence[Limit]) -> Limit | None:
+    if len(limits) < 2:
+        return limits[0] if limits else None
+    return min(limits, key=lambda limit: limit.tightness)
+
+
+def _allowance(state: GateState, quantity: Decimal) -> Limit:
+    with exact():
+        limit, taken = state.covered + state.remaining_in_force, state.used + state.held
+    return Limit(LimitKind.ALLOWANCE, limit, taken, quantity, state.period_ends_at)

@@ -5,6 +5,7 @@ The hot tables' foreign keys carry no database constraint: a row-level foreign k
 checks them instead. Their rows are written by raw SQL in `metering.services`; the models are for reading, the admin and locks.
 """
 
+from metering.models.authorizations import Authorization, TenantSpend
 from metering.models.balances import LatestReading, MeterBalance, SeenValue, SegmentTotal
 from metering.models.events import EventCount, EventKey, UsageEvent
 from metering.models.ledger import CreditGrant, LedgerEntry, Posting
@@ -12,6 +13,7 @@ from metering.models.overage import OverageCharge
 from metering.models.thresholds import ThresholdCrossing, ThresholdWatch
 
 __all__ = [
+    "Authorization",
     "CreditGrant",
     "EventCount",
     "EventKey",
@@ -24,5 +26,6 @@ __all__ = [
     "SegmentTotal",
     "ThresholdCrossing",
     "ThresholdWatch",
+    "TenantSpend",
     "UsageEvent",
 ]

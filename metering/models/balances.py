@@ -28,6 +28,8 @@ class MeterBalance(Due):
     overage = models.GeneratedField(expression=F("used") - F("covered"), output_field=QuantityField(), db_persist=True)
     # Quantity held by authorizations (the gate).
     held = QuantityField(default=0)
+    # What those holds are estimated to cost, in the tenant's currency.
+    held_amount = UnboundedDecimalField(default=0)
     # Number of events counted.
     events = models.BigIntegerField(default=0)
     # Raised by whatever changes what usage is placed against (a close, a change, a grant, a void): who resolved before the
@@ -44,7 +46,9 @@ class MeterBalance(Due):
         constraints = [
             models.UniqueConstraint(fields=["period", "meter", "pool"], name="meter_balance_once"),
             models.CheckConstraint(
-                condition=Q(used__gte=0, covered__gte=0, held__gte=0, covered__lte=F("used"), events__gte=0),
+                condition=Q(
+                    used__gte=0, covered__gte=0, held__gte=0, held_amount__gte=0, events__gte=0, covered__lte=F("used")
+                ),
                 name="meter_balance_not_negative",
             ),
         ]

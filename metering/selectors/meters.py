@@ -68,6 +68,23 @@ def counting_meters(*, afresh: bool = False) -> Meters:
     return meters
 
 
+_by_code: dict[str, tuple[int, MeterDefinition]] = {}
+
+
+def remembered_meter(code: str) -> tuple[int, MeterDefinition] | None:
+    """Return a meter's id and definition as this process has read it last; None where it has not."""
+    return _by_code.get(code)
+
+
+def read_meter(code: str) -> tuple[int, MeterDefinition] | None:
+    """Return a meter's id and definition, and remember them; None where there is no such meter."""
+    meter = Meter.objects.filter(code=code).first()
+    if meter is None:
+        return None
+    found = _by_code[code] = (meter.pk, definition_of(meter))
+    return found
+
+
 def definition_of(meter: Meter) -> MeterDefinition:
     """Return the meter's definition. What decides a count never changes (a trigger keeps it), so it is read once."""
     known = _known.get(meter.pk)

@@ -3,7 +3,7 @@ Group commit: the concurrent requests of a web process are written as one transa
 
 One thread and one connection per process, started on first use. A hot tenant's row lock and the flush to disk are paid once for all
 requests that arrived meanwhile; no request waits for more than the transaction before its own. Exactness is not its business: every
-transaction is `record_events`, which is exact for one request as for many.
+transaction is `record_events` or `authorize`, which are exact for one request as for many. Of a group that has both, events come first.
 
 A tenant whose balance somebody else holds (a closing, a change) waits apart, on one of few patient threads, and the others go on.
 """
@@ -16,14 +16,17 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, overload
+from uuid import UUID
 
 from django.db import InterfaceError, OperationalError, connection
 
 from billing_site.database import run_with_retries, sqlstate, uuid7
 from billing_site.http.problems import DomainError
+from metering.services.authorize import authorize
 from metering.services.grouping import Groups, Waiting
 from metering.services.ingest import record_events
-from metering.services.requests import IngestReport, NewEvent, Record
+from metering.services.requests import Authorize, GateAnswer, IngestReport, NewEvent, Record
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +51,12 @@ class StorageUnavailable(DomainError):
     title = "Storage unavailable"
 
     def __init__(self, detail: str) -> None:
-        super().__init__(f"{detail} Send the same events again: what is stored already is answered as a duplicate.",
+        super().__init__(f"{detail} Send the same request again: what is stored already is not counted again.",
                          headers={"Retry-After": "1"})  # fmt: skip
 
 
-_Group = Sequence[Waiting[Record, IngestReport]]
+Question = Record | Authorize
+_Group = Sequence[Waiting[Question, Any]]
 
 
 class _Committer:
@@ -60,31 +64,29 @@ class _Committer:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self._groups: Groups[Record, IngestReport] = Groups(
-            size_of=lambda request: len(request.events), size_max=GROUP_EVENTS
-        )
+        self._groups: Groups[Question, Any] = Groups(size_of=_size, size_max=GROUP_EVENTS)
         self._patient = ThreadPoolExecutor(PATIENT_THREADS, thread_name_prefix="committer-patient")
         # Tenants whose balance somebody else holds, by the number of groups that wait for it.
         self._blocked: Counter[str] = Counter()
         threading.Thread(target=self._run, name="committer", daemon=True).start()
 
-    def submit(self, request: Record) -> IngestReport:
+    def submit(self, request: Question) -> Any:
         try:
             return self._groups.ask(request, seconds=ANSWER_SECONDS)
         except queue.Full:
             raise StorageUnavailable("Too many requests are waiting to be stored.") from None
         except TimeoutError:
-            raise StorageUnavailable("The events were not stored in time.") from None
+            raise StorageUnavailable("The request was not stored in time.") from None
 
     def _run(self) -> None:
         while True:
             group = self._groups.next()
             waiting_apart = [one for one in group if self._blocked and _subjects(one) & self._blocked.keys()]
-            if waiting_apart:
-                self._wait_apart(waiting_apart)
+            for part in _by_kind(waiting_apart):
+                self._wait_apart(part)
             at_once = [one for one in group if one not in waiting_apart] if waiting_apart else group
-            if at_once:
-                self._write_at_once(at_once)
+            for part in _by_kind(at_once):
+                self._write_at_once(part)
 
     def _write_at_once(self, group: _Group) -> None:
         """Write a group without waiting long for a lock; where one is held, only the tenant that needs it waits, apart."""
@@ -120,12 +122,16 @@ _committer: _Committer | None = None
 _starting = threading.Lock()
 
 
-def submit(request: Record) -> IngestReport:
+@overload
+def submit(request: Record) -> IngestReport: ...
+@overload
+def submit(request: Authorize) -> GateAnswer: ...
+def submit(request: Question) -> IngestReport | GateAnswer:
     """
     Write a request together with those that arrive at the same time, and return what became of it.
 
-    Returns when the events are durable. Raises StorageUnavailable when they are not, or when that is not known: the same request may
-    be sent again at any time.
+    Returns when that is durable. Raises StorageUnavailable when it is not, or when that is not known: the same request may be sent again
+    at any time. Raises the gate's refusals.
     """
     global _committer
     # A thread that waits must hold no connection: the pool is small, and the committer itself needs one.
@@ -152,13 +158,10 @@ def _write(group: _Group, *, lock_timeout_ms: int | None) -> None:
     StorageUnavailable when the database does not come back. A group that fails otherwise is written one by one, so that a request
     that cannot be written fails alone.
     """
-    posting_id = uuid7()
-    requests = [one.question for one in group]
+    group_id = uuid7()
     for pause in (*RECONNECTION_PAUSES, None):
         try:
-            reports = run_with_retries(
-                lambda: record_events(requests, posting_id=posting_id, lock_timeout_ms=lock_timeout_ms)
-            )
+            answers = run_with_retries(lambda: _answers(group, group_id, lock_timeout_ms))
         except (OperationalError, InterfaceError) as error:
             if sqlstate(error) == LOCK_NOT_AVAILABLE:
                 raise LockHeld from error
@@ -174,9 +177,20 @@ def _write(group: _Group, *, lock_timeout_ms: int | None) -> None:
             _write_each(group, lock_timeout_ms)
             return
         else:
-            for one, report in zip(group, reports, strict=True):
-                one.answer(report)
+            for one, answer in zip(group, answers, strict=True):
+                if isinstance(answer, DomainError):
+                    one.fail(answer)
+                else:
+                    one.answer(answer)
             return
+
+
+def _answers(group: _Group, group_id: UUID, lock_timeout_ms: int | None) -> Sequence[Any]:
+    """Write a group of one kind, and return what became of each request: a refusal of the gate stands in the place of an answer."""
+    requests: list[Any] = [one.question for one in group]
+    if isinstance(requests[0], Record):
+        return record_events(requests, posting_id=group_id, lock_timeout_ms=lock_timeout_ms)
+    return authorize(requests, group_id=group_id, lock_timeout_ms=lock_timeout_ms)
 
 
 def _write_each(group: _Group, lock_timeout_ms: int | None) -> None:
@@ -189,16 +203,32 @@ def _write_each(group: _Group, lock_timeout_ms: int | None) -> None:
             _fail([one], error)
 
 
+def _size(request: Question) -> int:
+    return len(request.events) if isinstance(request, Record) else 1
+
+
+def _by_kind(group: _Group) -> list[_Group]:
+    """Part a group into events and what asks the gate: a transaction each. Parts that would be empty are left out."""
+    events = [one for one in group if isinstance(one.question, Record)]
+    if len(events) == len(group):
+        return [events] if events else []
+    others = [one for one in group if not isinstance(one.question, Record)]
+    return [events, others] if events else [others]
+
+
 def _by_tenant(group: _Group) -> list[_Group]:
     """Part a group by tenant; a batch of several tenants is a part of its own."""
-    parts: dict[frozenset[str], list[Waiting[Record, IngestReport]]] = {}
+    parts: dict[frozenset[str], list[Waiting[Question, Any]]] = {}
     for one in group:
         parts.setdefault(frozenset(_subjects(one)), []).append(one)
     return list(parts.values())
 
 
-def _subjects(one: Waiting[Record, IngestReport]) -> set[str]:
-    return {event.subject for event in one.question.events if isinstance(event, NewEvent)}
+def _subjects(one: Waiting[Question, Any]) -> set[str]:
+    request = one.question
+    if isinstance(request, Record):
+        return {event.subject for event in request.events if isinstance(event, NewEvent)}
+    return {request.tenant}
 
 
 def _fail(group: _Group, error: Exception) -> None:

@@ -131,7 +131,11 @@ def lock_counted(counted: Sequence[Candidate]) -> dict[int, LockedBalance]:
 
     Raises StaleBalances when a close, a change or a grant has come between reading and locking.
     """
-    placed = {count.balance.id: count.balance for candidate in counted for count in candidate.counts}
+    return lock_placed({count.balance.id: count.balance for candidate in counted for count in candidate.counts})
+
+
+def lock_placed(placed: Mapping[int, PlacedBalance]) -> dict[int, LockedBalance]:
+    """Do the same for balances by their ids."""
     locked = lock_balances(placed)
     stale = [
         one.tenant for one in placed.values() if one.id not in locked or not _is_as_placed(locked[one.id].row, one)

@@ -54,6 +54,7 @@ class BalanceRow:
     used: Decimal
     covered: Decimal
     held: Decimal
+    held_amount: Decimal
     events: int
     epoch: int
     newest_segment_at: datetime | None
@@ -376,9 +377,11 @@ WITH entries AS (
     FROM unnest(%s::bigint[], %s::numeric[], %s::numeric[]) AS d (id, burned, expired) WHERE g.id = d.id
 ), balances AS (
     UPDATE metering_meterbalance b
-    SET used = d.used, covered = d.covered, events = d.events, newest_segment_at = d.newest, due_at = d.due
-    FROM unnest(%s::bigint[], %s::numeric[], %s::numeric[], %s::bigint[], %s::timestamptz[], %s::timestamptz[])
-         AS d (id, used, covered, events, newest, due)
+    SET used = d.used, covered = d.covered, held = d.held, held_amount = d.held_amount, events = d.events,
+        newest_segment_at = d.newest, due_at = d.due
+    FROM unnest(%s::bigint[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[], %s::bigint[], %s::timestamptz[],
+                %s::timestamptz[])
+         AS d (id, used, covered, held, held_amount, events, newest, due)
     WHERE b.id = d.id
 )
 INSERT INTO metering_posting (id, kind) VALUES (%s, %s)
@@ -459,6 +462,8 @@ def _balance_arrays(balances: Iterable[LockedBalance]) -> list[str]:
         plain_array([row.pk for row in rows]),
         plain_array([row.used for row in rows]),
         plain_array([row.covered for row in rows]),
+        plain_array([row.held for row in rows]),
+        plain_array([row.held_amount for row in rows]),
         plain_array([row.events for row in rows]),
         plain_array([_text(row.newest_segment_at) for row in rows]),
         plain_array([_text(row.due_at) for row in rows]),

@@ -1,16 +1,18 @@
 """
-What the doors of ingestion and its services say to each other: events as they were read, and what became of each.
+What the doors of ingestion and the gate say to their services: events as they were read, holds that are asked for, and what became of each.
 
 Owns these values only. Reading them from a body is a door's work (`metering.api.wire`); deciding and storing is `ingest`'s. They are plain
 and mutable, because a batch makes a thousand of them: nobody changes one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from metering.core.decision import Decision
 from metering.selectors.balances import BalanceView
 
 ACCEPTED = "accepted"
@@ -77,3 +79,42 @@ class IngestReport:
 
     outcomes: Sequence[Outcome]
     balances: Sequence[BalanceView]
+
+
+@dataclass(slots=True)
+class Authorize:
+    """One request to hold a quantity."""
+
+    # Codes as sent; perhaps of no tenant or meter.
+    tenant: str
+    meter: str
+    # Meter units, more than 0.
+    quantity: Decimal
+    # The gateway's own, by which a repeat is told.
+    key: str
+    # Of the call's usage; a declared dimension that is absent is "".
+    dimensions: Mapping[str, str]
+    ttl_seconds: int
+    # Wall time of receipt, as everywhere in requests.
+    now: datetime
+
+
+@dataclass(slots=True)
+class GateAnswer:
+    """What the gate says to a call: the decision, and the hold where there is one."""
+
+    decision: Decision
+    # Meter units: of the call, or of the whole hold.
+    quantity: Decimal
+    # What the call's overage would cost, in the tenant's currency, not rounded.
+    estimated_amount: Decimal
+    # Wall time: the answer is of what was true then, or later.
+    fresh_at: datetime
+    # Our id of the hold; None where nothing is held.
+    authorization: UUID | None = None
+    # held, settled, released or expired; empty where there is no hold.
+    status: str = ""
+    # Tenant time.
+    expires_at: datetime | None = None
+    # Whether this request made the hold; a repeat finds it.
+    is_new: bool = False
