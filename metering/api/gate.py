@@ -8,10 +8,11 @@ decides nothing (`metering.services.authorize`).
 import difflib
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -19,16 +20,21 @@ from billing_site.http import wire
 from billing_site.http.problems import FieldError, Invalid, problem_bytes, translate, validation_error
 from billing_site.http.serializers import CODE
 from billing_site.http.wire import plain, timestamp
-from metering.api.ingest import Answer
+from metering.api.ingest import Answer, balance_document
+from metering.api.wire import read_event
 from metering.core.decision import Limit
+from metering.core.measuring import dimension_set
 from metering.core.quantities import RefusedValue, read_quantity
+from metering.selectors.authorizations import FoundHold
 from metering.services import committer
-from metering.services.requests import Authorize, GateAnswer
+from metering.services.requests import Authorize, Extend, GateAnswer, Rejected, Release, Settle
 
 TTL_SECONDS = 300
 TTL_SECONDS_MAX = 86_400
 DIMENSION_LENGTH_MAX = 200
 
+_SETTLE = frozenset({"quantity", "event"})
+_EXTEND = frozenset({"quantity", "ttl_seconds"})
 _AUTHORIZE = frozenset({"tenant", "meter", "quantity", "key", "ttl_seconds", "dimensions", "hold"})
 
 # Printable ASCII without blanks, as ids of events are.
@@ -47,6 +53,75 @@ def handle_authorize(body: bytes, headers: Mapping[str, str], now: datetime) -> 
     except Exception as exception:
         return refusal(exception)
     return answered(answer, now, status=201 if answer.is_new else 200)
+
+
+def handle_extend(authorization: UUID, body: bytes, headers: Mapping[str, str], now: datetime) -> Answer:
+    """Answer a request to hold more, or longer: 200, with the decision. Never raises."""
+    try:
+        document, faults = read_members(body, headers, known=_EXTEND)
+        given = document.get("quantity")
+        quantity = None if given is None else read_positive(given, "quantity", faults)
+        ttl_seconds = read_ttl(document.get("ttl_seconds"), faults)
+        if not faults and quantity is None and ttl_seconds is None:
+            faults.append(
+                FieldError("", "required", "Say by how much or for how long: `quantity`, `ttl_seconds`, or both.")
+            )
+        if faults:
+            raise validation_error(faults)
+        answer = committer.submit(Extend(authorization, quantity, ttl_seconds, now))
+    except Exception as exception:
+        return refusal(exception)
+    return answered(answer, now)
+
+
+def handle_settle(authorization: UUID, body: bytes, headers: Mapping[str, str], now: datetime) -> Answer:
+    """Record what an authorized call has used, and free the hold: 200, also for a repeat. Never raises."""
+    try:
+        ended = committer.submit(_read_settle(authorization, body, headers, now))
+    except Exception as exception:
+        return refusal(exception)
+    document = authorization_document(ended.found)
+    document["balances"] = [balance_document(balance) for balance in ended.balances]
+    return Answer(200, msgspec.json.encode(document), {})
+
+
+def handle_release(authorization: UUID, body: bytes, headers: Mapping[str, str], now: datetime) -> Answer:
+    """Free a hold of which nothing was used: 200, also for a repeat, and where it has expired. Never raises."""
+    try:
+        if body.strip():
+            _, faults = read_members(body, headers, known=frozenset())
+            if faults:
+                raise validation_error(faults)
+        ended = committer.submit(Release(authorization, now))
+    except Exception as exception:
+        return refusal(exception)
+    return Answer(200, msgspec.json.encode(authorization_document(ended.found)), {})
+
+
+def authorization_document(found: FoundHold) -> dict[str, Any]:
+    """
+    Return an authorization as the API shows it. Quantities are in meter units, the amount in the tenant's currency, not rounded.
+
+    `hold` says how the hold ended: a settled authorization may have expired or been released before.
+    """
+    hold = found.hold
+    return {
+        "id": str(hold.id),
+        "status": hold.status,
+        "hold": hold.freed_by or "held",
+        "tenant": found.tenant,
+        "meter": found.meter,
+        "dimensions": dict(dimension_set(hold.dimension_key)),
+        "key": hold.key,
+        "decision": hold.decision,
+        "quantity": plain(hold.quantity),
+        "overage_quantity": plain(hold.overage_quantity),
+        "estimated_amount": plain(hold.amount_precise),
+        "authorized_at": timestamp(hold.authorized_at),
+        "expires_at": timestamp(hold.expires_at),
+        "settled_quantity": None if hold.settled_quantity is None else plain(hold.settled_quantity),
+        "event": None if hold.settled_event is None else str(hold.settled_event),
+    }
 
 
 def refusal(exception: Exception) -> Answer:
@@ -147,8 +222,31 @@ def _read_authorize(body: bytes, headers: Mapping[str, str], now: datetime) -> A
     )
 
 
+def _read_settle(authorization: UUID, body: bytes, headers: Mapping[str, str], now: datetime) -> Settle:
+    """Read what was used: a quantity, 0 or more, or an event. Raises Invalid or UnknownField (422), what wire.decode raises."""
+    document, faults = read_members(body, headers, known=_SETTLE)
+    quantity, sent = document.get("quantity"), document.get("event")
+    if (quantity is None) == (sent is None):
+        faults.append(FieldError("", "required", "Say what was used: `quantity` or `event`, and not both."))
+    elif faults:
+        pass
+    elif quantity is not None:
+        try:
+            return Settle(authorization, read_quantity(quantity), None, now)
+        except RefusedValue:
+            faults.append(
+                FieldError("quantity", "validation", f"`quantity` {_QUANTITY_RULE.replace('above 0', 'of 0 or more')}")
+            )
+    else:
+        event = read_event(sent)
+        if not isinstance(event, Rejected):
+            return Settle(authorization, None, event, now)
+        faults.append(FieldError(f"event.{event.path}" if event.path else "event", event.code, event.detail))
+    raise validation_error(faults)
+
+
 def read_members(
-    body: bytes, headers: Mapping[str, str], *, known: Collection[str]
+    body: bytes, headers: Mapping[str, str], *, known: frozenset[str]
 ) -> tuple[dict[str, Any], list[FieldError]]:
     """Return the members of the body, an object, and a list with a fault for each that is not known."""
     wire.media_type(headers.get("content-type"))

@@ -5,7 +5,7 @@ from typing import Any
 from rest_framework import serializers
 
 from billing_site.http.serializers import CodeField, DecimalStringField, TextField, TimestampField
-from metering.api.documents import LimitDocument
+from metering.api.documents import BalanceDocument, EventInput, LimitDocument
 
 
 class AuthorizeInput(serializers.Serializer[Any]):
@@ -41,3 +41,46 @@ class DecidedDocument(serializers.Serializer[Any]):
     frees_at = TimestampField(allow_null=True, help_text="When a limit that stood in the way has room again.")
     expires_at = TimestampField(allow_null=True, help_text="When the hold ends by itself.")
     fresh_at = TimestampField(help_text="The answer is of what was true then, or later.")
+
+
+class ExtendInput(serializers.Serializer[Any]):
+    """How much more is held, or for how long; one of them at least."""
+
+    quantity = DecimalStringField(required=False, help_text="How much more, in meter units. Above 0.")
+    ttl_seconds = serializers.IntegerField(required=False, min_value=1, max_value=86_400, help_text="From now on.")
+
+
+class SettleInput(serializers.Serializer[Any]):
+    """What was used: one of the two."""
+
+    quantity = DecimalStringField(required=False, help_text="Meter units, 0 or more.")
+    event = EventInput(required=False, help_text="Its `subject` may be left out.")
+
+
+class AuthorizationDocument(serializers.Serializer[Any]):
+    """A hold of quantity, or what became of it."""
+
+    id = serializers.UUIDField()
+    status = serializers.ChoiceField(["held", "settled", "released", "expired"])
+    hold = serializers.ChoiceField(
+        ["held", "settled", "released", "expired"],
+        help_text="How the hold ended: a settled authorization may have expired or been released before.",
+    )
+    tenant = CodeField()
+    meter = CodeField()
+    dimensions = serializers.DictField(child=serializers.CharField())
+    key = TextField(max_length=255)
+    decision = serializers.ChoiceField(["allow", "allow_overage", "degrade"])
+    quantity = DecimalStringField(help_text="Held, extensions included.")
+    overage_quantity = DecimalStringField()
+    estimated_amount = DecimalStringField()
+    authorized_at = TimestampField()
+    expires_at = TimestampField()
+    settled_quantity = DecimalStringField(allow_null=True, help_text="Recorded by settling.")
+    event = serializers.UUIDField(allow_null=True, help_text="Our id of the event that settled it.")
+
+
+class SettledDocument(AuthorizationDocument):
+    """A settled authorization, with the pools that were touched."""
+
+    balances = BalanceDocument(many=True)

@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path, re_path
 
-from metering.api.authorizations import Authorizations
+from metering.api.authorizations import AuthorizationById, Authorizations, Extension, Liberation, Settlement
 from metering.api.balances import Balances
 from metering.api.events import EventReplay, EventReversal, Events
 from metering.api.ledger import Ledger
@@ -17,6 +17,10 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("events/replay", EventReplay.as_view(), name="event-replay"),
     path("events/<uuid:event>/reverse", EventReversal.as_view(), name="event-reverse"),
     path("authorizations", Authorizations.as_view(), name="authorizations"),
+    path("authorizations/<uuid:authorization>", AuthorizationById.as_view(), name="authorization"),
+    path("authorizations/<uuid:authorization>/settle", Settlement.as_view(), name="authorization-settle"),
+    path("authorizations/<uuid:authorization>/release", Liberation.as_view(), name="authorization-release"),
+    path("authorizations/<uuid:authorization>/extend", Extension.as_view(), name="authorization-extend"),
     re_path(rf"{_TENANT}/usage\Z", Usage.as_view(), name="tenant-usage"),
     re_path(rf"{_TENANT}/ledger\Z", Ledger.as_view(), name="tenant-ledger"),
     re_path(rf"{_TENANT}/balances\Z", Balances.as_view(), name="tenant-balances"),

@@ -19,6 +19,7 @@ import msgspec
 
 from billing_site.http import wire
 from billing_site.http.problems import BodyTooLarge, DomainError, Invalid, UnknownField
+from metering.core.measuring import SETTLED_SOURCE
 from metering.services.requests import NewEvent, Rejected
 
 EVENTS_MAX = 1_000
@@ -92,6 +93,20 @@ def parse(body: bytes, headers: Mapping[str, str]) -> Parsed:
     _check_number(events)
     is_cloud_event = kind == BATCH
     return Parsed(False, [_read(event, is_cloud_event=is_cloud_event) for event in events])
+
+
+def read_event(document: Any) -> NewEvent | Rejected:
+    """
+    Read the event that settles an authorization, in the native form or as a CloudEvent.
+
+    Its `subject` may be left out, and is then empty: the tenant is the authorization's.
+    """
+    if type(document) is not dict or document.get("subject") is not None:
+        return _read(document, is_cloud_event=False)
+    event = _read(document | {"subject": "tenant"}, is_cloud_event=False)
+    if isinstance(event, NewEvent):
+        event.subject = ""
+    return event
 
 
 def _elements(document: Any, kind: str) -> Sequence[Any] | None:
@@ -241,6 +256,10 @@ def _read(document: Any, *, is_cloud_event: bool) -> NewEvent | Rejected:
             source = SOURCE_DEFAULT
         elif type(source) is not str or not _is_key(source):
             raise _Fault("source", f"`source` {_KEY_RULE}")
+        elif source == SETTLED_SOURCE:
+            raise _Fault(
+                "source", f"`source` is not {SETTLED_SOURCE}: only settling an authorization makes such events."
+            )
         if type(event_type) is not str or not 0 < len(event_type) <= 200 or not event_type.isprintable():
             raise _Fault("type", "`type` must be a string of 1 to 200 printable characters.")
         if data is None:

@@ -226,6 +226,23 @@ def measure(definition: MeterDefinition, data: Mapping[str, object], *, event_ty
     return Measured(quantity, tuple(dimensions)) if isinstance(quantity, Decimal) else quantity
 
 
+SETTLED_SOURCE = "tierbook:authorization"
+"""The source of events that a quantity was settled by; nobody else may send them."""
+
+
+def settled_data(meter: str, quantity: Decimal, dimensions: DimensionSet) -> dict[str, object]:
+    """Return the data of an event that says what was used, and has no properties to measure it by."""
+    return {"meter": meter, "quantity": canonical_number(quantity), "dimensions": dict(dimensions)}
+
+
+def measure_settled(definition: MeterDefinition, data: Mapping[str, object]) -> Measurement:
+    """Read an event of SETTLED_SOURCE: its quantity is given, and counts for the meter that it names alone."""
+    quantity, dimensions = data.get("quantity"), data.get("dimensions")
+    if data.get("meter") != definition.code or not isinstance(dimensions, Mapping):
+        return NotMatched()
+    return Measured(read_quantity(quantity), tuple(sorted(dimensions.items())))
+
+
 def fold(aggregation: Aggregation, readings: Iterable[Reading]) -> Decimal:
     """
     Count a period again from its events, in any order; 0 for none.

@@ -17,7 +17,16 @@ from typing import Any, NamedTuple
 from django.db import connection
 
 from metering.core.burndown import walk
-from metering.core.measuring import DimensionSet, Measured, Reading, dimension_key, fold, measure
+from metering.core.measuring import (
+    SETTLED_SOURCE,
+    DimensionSet,
+    Measured,
+    Reading,
+    dimension_key,
+    fold,
+    measure,
+    measure_settled,
+)
 from metering.core.overage import SegmentUsage
 from metering.models import CreditGrant, LedgerEntry, MeterBalance
 from metering.selectors.events import decode_data
@@ -135,7 +144,8 @@ def _closing_entry_id(balance: MeterBalance) -> int:
 
 
 def _measured(balance: MeterBalance, event: _Counted) -> Measured:
-    measured = measure(definition_of(balance.meter), decode_data(event.data))
+    read = measure_settled if event.source == SETTLED_SOURCE else measure
+    measured = read(definition_of(balance.meter), decode_data(event.data))
     assert isinstance(measured, Measured), "a counted event measures as it did when it was counted"
     return measured
 

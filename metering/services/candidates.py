@@ -12,6 +12,7 @@ from uuid import UUID
 
 from metering.core.identity import digest, fingerprint, value_digest
 from metering.core.measuring import (
+    SETTLED_SOURCE,
     DimensionSet,
     Measured,
     MeterDefinition,
@@ -21,6 +22,7 @@ from metering.core.measuring import (
     Refused,
     dimension_key,
     measure,
+    measure_settled,
 )
 from metering.selectors.meters import CountingMeter, Meters
 from metering.selectors.placement import (
@@ -76,6 +78,8 @@ class Candidate:
     # The tenant's time, and when the event counts; known once its tenant is.
     now: datetime = LONG_AGO
     occurred_at: datetime = LONG_AGO
+    # Where it settles an authorization: when that was made. Such usage has happened, and is recorded however late it comes.
+    authorized_at: datetime | None = None
     counts: list[Count] = field(default_factory=list)
     unmatched_code: str = ""
     unmatched_detail: str = ""
@@ -84,6 +88,11 @@ class Candidate:
     def identity(self) -> tuple[str, bytes]:
         """What makes it the same event as another."""
         return self.event.subject, self.digest
+
+    @property
+    def instant(self) -> datetime:
+        """About when it counts; what of the tenant is read goes by that."""
+        return self.authorized_at or self.event.time or self.received_at
 
     @property
     def decided(self) -> Outcome:
@@ -219,8 +228,9 @@ def _measured(candidate: Candidate, meters: Sequence[CountingMeter]) -> _Measure
     """Measure an event for every meter of its type; says why it is unmatched, or rejects it."""
     found: _Measured = []
     missing: Missing | None = None
+    settled = candidate.event.source == SETTLED_SOURCE
     for meter in meters:
-        result = measure(meter.definition, candidate.event.data)
+        result = (measure_settled if settled else measure)(meter.definition, candidate.event.data)
         if isinstance(result, Measured):
             found.append((meter, result))
         elif isinstance(result, Refused):
@@ -247,8 +257,9 @@ def _placements(candidates: Sequence[Candidate], measured: Mapping[int, _Measure
     for candidate in candidates:
         code = candidate.event.subject
         placement = placements.get(code) or remembered_placement(code)
-        instant = candidate.event.time or candidate.received_at
-        if placement is None or not placement.has(instant, [meter.id for meter, _ in measured[id(candidate)]]):
+        if placement is None or not placement.has(
+            candidate.instant, [meter.id for meter, _ in measured[id(candidate)]]
+        ):
             lacking.add(code)
         else:
             placements[code] = placement
@@ -260,7 +271,7 @@ def _placements(candidates: Sequence[Candidate], measured: Mapping[int, _Measure
 
 
 def _read(candidates: Sequence[Candidate]) -> dict[str, Placement]:
-    times = [candidate.event.time or candidate.received_at for candidate in candidates]
+    times = [candidate.instant for candidate in candidates]
     wall = max(candidate.received_at for candidate in candidates)
     codes = {candidate.event.subject for candidate in candidates}
     return read_placements(codes, earliest=min(times), latest=max(times), wall=wall)
@@ -274,7 +285,7 @@ def _open_missing(candidates: Iterable[Candidate], placements: dict[str, Placeme
         if placement is None or placement.is_advancing:
             continue
         now = placement.now(candidate.received_at)
-        instant = candidate.event.time or now
+        instant = candidate.authorized_at or candidate.event.time or now
         if instant <= now + AHEAD and placement.period_at(instant) is None:
             missing[placement.code] = max(instant, missing.get(placement.code, instant))
     opened = False
@@ -289,10 +300,20 @@ def _date(candidate: Candidate, placement: Placement | None) -> None:
     """Set the tenant's time and the moment at which the event counts."""
     candidate.now = candidate.received_at if placement is None else placement.now(candidate.received_at)
     candidate.occurred_at = candidate.event.time or candidate.now
+    if candidate.authorized_at is not None:
+        candidate.occurred_at = _settled_at(candidate, candidate.authorized_at, placement)
     if placement is not None and placement.is_advancing:
         candidate.reject(
             "clock_advancing", "The tenant's test clock is advancing; send the event again when it is done."
         )
+
+
+def _settled_at(candidate: Candidate, authorized_at: datetime, placement: Placement | None) -> datetime:
+    """Return when settled usage counts: when it was authorized, or at its own time if that is later and in the same period."""
+    time = candidate.event.time
+    if time is None or placement is None or not authorized_at <= time <= candidate.now:
+        return authorized_at
+    return time if placement.period_at(time) is placement.period_at(authorized_at) else authorized_at
 
 
 def _place(candidate: Candidate, placement: Placement | None, measured: _Measured, places: _Places) -> None:
@@ -310,6 +331,8 @@ def _place(candidate: Candidate, placement: Placement | None, measured: _Measure
 
 
 def _is_in_window(candidate: Candidate, measured: _Measured) -> bool:
+    if candidate.authorized_at is not None:
+        return True
     days = min([meter.window_days for meter, _ in measured]) if measured else WINDOW_DAYS
     if candidate.occurred_at > candidate.now + AHEAD:
         candidate.reject("in_future", "time lies more than 10 minutes ahead of the tenant's time.", "time")
@@ -330,7 +353,7 @@ def _count(candidate: Candidate, period: PlacedPeriod, measured: _Measured, plac
             place = places[key] = _find_place(period, (segment_at, version_id), meter, measurement.dimensions)
         if place is None:
             continue
-        if period.is_closed and meter.rejects_late:
+        if period.is_closed and meter.rejects_late and candidate.authorized_at is None:
             candidate.reject(
                 "period_closed", "The period of the event is closed, and its meter takes no late usage.", "time"
             )

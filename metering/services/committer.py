@@ -3,7 +3,7 @@ Group commit: the concurrent requests of a web process are written as one transa
 
 One thread and one connection per process, started on first use. A hot tenant's row lock and the flush to disk are paid once for all
 requests that arrived meanwhile; no request waits for more than the transaction before its own. Exactness is not its business: every
-transaction is `record_events` or `authorize`, which are exact for one request as for many. Of a group that has both, events come first.
+transaction is `record_events` or the gate's `perform`, which are exact for one request as for many. Of a group that has both, events come first.
 
 A tenant whose balance somebody else holds (a closing, a change) waits apart, on one of few patient threads, and the others go on.
 """
@@ -23,10 +23,21 @@ from django.db import InterfaceError, OperationalError, connection
 
 from billing_site.database import run_with_retries, sqlstate, uuid7
 from billing_site.http.problems import DomainError
-from metering.services.authorize import authorize
+from metering.services.gate import perform
 from metering.services.grouping import Groups, Waiting
 from metering.services.ingest import record_events
-from metering.services.requests import Authorize, GateAnswer, IngestReport, NewEvent, Record
+from metering.services.requests import (
+    Authorize,
+    Ended,
+    Extend,
+    GateAnswer,
+    GateRequest,
+    IngestReport,
+    NewEvent,
+    Record,
+    Release,
+    Settle,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +66,7 @@ class StorageUnavailable(DomainError):
                          headers={"Retry-After": "1"})  # fmt: skip
 
 
-Question = Record | Authorize
+Question = Record | GateRequest
 _Group = Sequence[Waiting[Question, Any]]
 
 
@@ -125,8 +136,10 @@ _starting = threading.Lock()
 @overload
 def submit(request: Record) -> IngestReport: ...
 @overload
-def submit(request: Authorize) -> GateAnswer: ...
-def submit(request: Question) -> IngestReport | GateAnswer:
+def submit(request: Authorize | Extend) -> GateAnswer: ...
+@overload
+def submit(request: Settle | Release) -> Ended: ...
+def submit(request: Question) -> IngestReport | GateAnswer | Ended:
     """
     Write a request together with those that arrive at the same time, and return what became of it.
 
@@ -190,7 +203,7 @@ def _answers(group: _Group, group_id: UUID, lock_timeout_ms: int | None) -> Sequ
     requests: list[Any] = [one.question for one in group]
     if isinstance(requests[0], Record):
         return record_events(requests, posting_id=group_id, lock_timeout_ms=lock_timeout_ms)
-    return authorize(requests, group_id=group_id, lock_timeout_ms=lock_timeout_ms)
+    return perform(requests, group_id=group_id, lock_timeout_ms=lock_timeout_ms)
 
 
 def _write_each(group: _Group, lock_timeout_ms: int | None) -> None:
@@ -228,7 +241,8 @@ def _subjects(one: Waiting[Question, Any]) -> set[str]:
     request = one.question
     if isinstance(request, Record):
         return {event.subject for event in request.events if isinstance(event, NewEvent)}
-    return {request.tenant}
+    # Whose an authorization is, is known once it was looked for; that comes before any lock.
+    return {request.tenant or str(request.authorization)} if not isinstance(request, Authorize) else {request.tenant}
 
 
 def _fail(group: _Group, error: Exception) -> None:

@@ -5,31 +5,33 @@ A hold and the figures of its balance move together: whoever writes here holds t
 locks is authorizations by id, then balances by id; so an expiry that comes while balances are locked already skips what others have locked.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
 from uuid import UUID
 
 from billing_site.prepared import run
-from metering.selectors.authorizations import Hold
-from metering.services.arrays import bytes_array, plain_array, text_array, uuid_array
+from metering.models import Authorization
+from metering.selectors.authorizations import HOLD_COLUMNS, Hold
+from metering.services.arrays import bytes_array, columns, plain_array, text_array, uuid_array
 from metering.services.posting import LockedBalance
-
-_COLUMNS = [column.name for column in fields(Hold)]
+from subscriptions.core.money import exact
 
 # How long to wait for locks is set on the way: NULL leaves the connection's own setting.
 _BY_KEY = f"""
-SELECT patience, {", ".join(f"a.{name}" for name in _COLUMNS)}
+SELECT patience, {", ".join(f"a.{name}" for name in HOLD_COLUMNS)}
 FROM (SELECT set_config('lock_timeout', COALESCE(%s, current_setting('lock_timeout')), true) AS patience) AS p
-CROSS JOIN unnest(%s::bigint[], %s::text[]) AS w (tenant_id, key)
+LEFT JOIN unnest(%s::bigint[], %s::text[]) AS w (tenant_id, key) ON true
 LEFT JOIN metering_authorization a ON a.tenant_id = w.tenant_id AND a.key = w.key
 """
 
-# A key that another transaction has taken meanwhile is missing from the answer.
-_HOLD = """
-WITH balances AS (
+_BALANCES = """
     UPDATE metering_meterbalance b SET held = d.held, held_amount = d.held_amount
     FROM unnest(%s::bigint[], %s::numeric[], %s::numeric[]) AS d (id, held, held_amount) WHERE b.id = d.id
-)
+"""
+
+# A key that another transaction has taken meanwhile is missing from the answer.
+_HOLD = f"""
+WITH balances AS ({_BALANCES})
 INSERT INTO metering_authorization
        (id, tenant_id, balance_id, key, fingerprint, dimension_key, quantity, overage_quantity, amount_precise, decision,
         authorized_at, expires_at, due_at, status, freed_by, written_by, attempts, parked_reason)
@@ -42,6 +44,21 @@ FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[], %s::text[], %s::bytea[], %s:
 ON CONFLICT (tenant_id, key) DO NOTHING RETURNING id
 """
 
+# What falls due is the expiry of a hold.
+_CHANGE = f"""
+WITH balances AS ({_BALANCES})
+UPDATE metering_authorization a
+SET quantity = d.quantity, overage_quantity = d.overage_quantity, amount_precise = d.amount_precise, expires_at = d.expires_at,
+    due_at = CASE WHEN d.status = 'held' THEN d.expires_at END, status = d.status, freed_by = d.freed_by,
+    settled_quantity = d.settled_quantity, settled_event = d.settled_event, settled_fingerprint = d.settled_fingerprint,
+    written_by = %s::uuid
+FROM unnest(%s::uuid[], %s::numeric[], %s::numeric[], %s::numeric[], %s::timestamptz[], %s::text[], %s::text[],
+            %s::numeric[], %s::uuid[], %s::bytea[])
+     AS d (id, quantity, overage_quantity, amount_precise, expires_at, status, freed_by,
+           settled_quantity, settled_event, settled_fingerprint)
+WHERE a.id = d.id
+"""
+
 
 def find_by_keys(keys: Iterable[tuple[int, str]], *, lock_timeout_ms: int | None = None) -> dict[tuple[int, str], Hold]:
     """
@@ -49,22 +66,51 @@ def find_by_keys(keys: Iterable[tuple[int, str]], *, lock_timeout_ms: int | None
 
     With `lock_timeout_ms` the transaction waits no longer than this for any lock.
     """
-    tenants, names = zip(*keys, strict=True)
+    tenants, names = columns(list(keys), 2)
     patience = None if lock_timeout_ms is None else str(lock_timeout_ms)
     rows = run(_BY_KEY, [patience, plain_array(tenants), text_array(names)])
     holds = (Hold(*row[1:]) for row in rows if row[1] is not None)
     return {(hold.tenant_id, hold.key): hold for hold in holds}
 
 
+def lock(ids: Iterable[UUID]) -> dict[UUID, Hold]:
+    """Lock these authorizations in id order; one that there is not is missing."""
+    rows = Authorization.objects.select_for_update(no_key=True, of=("self",)).filter(pk__in=list(ids)).order_by("pk")
+    return {row[0]: Hold(*row) for row in rows.values_list(*HOLD_COLUMNS)}
+
+
+def free(hold: Hold, balance: LockedBalance, *, by: str) -> None:
+    """Give a hold's quantity back to its balance, in memory; `by` says how it ended: settled, released or expired."""
+    with exact():
+        balance.row.held -= hold.quantity
+        balance.row.held_amount -= hold.amount_precise
+    hold.status = hold.freed_by = by
+
+
+def expire_overdue(balance: LockedBalance, *, now: datetime, besides: Collection[UUID], written_by: UUID) -> bool:
+    """
+    Expire the balance's holds whose time is up; whether there were any.
+
+    The caller holds the balance's lock, so those that another transaction has locked are left to it: it is ending them.
+    """
+    overdue = Authorization.objects.select_for_update(no_key=True, of=("self",), skip_locked=True).filter(
+        balance_id=balance.row.pk, due_at__lte=now
+    )
+    rows = [Hold(*row) for row in overdue.order_by("pk").values_list(*HOLD_COLUMNS)]
+    expired = [hold for hold in rows if hold.id not in besides]
+    for hold in expired:
+        free(hold, balance, by=Authorization.Status.EXPIRED)
+    if expired:
+        change(expired, [balance], written_by=written_by)
+    return bool(expired)
+
+
 def insert(holds: Sequence[Hold], balances: Iterable[LockedBalance], *, written_by: UUID) -> bool:
     """Write new holds and what their balances now hold; whether every key was free."""
-    rows = [balance.row for balance in balances]
     inserted = run(
         _HOLD,
         [
-            plain_array([row.pk for row in rows]),
-            plain_array([row.held for row in rows]),
-            plain_array([row.held_amount for row in rows]),
+            *_held_arrays(balances),
             written_by,
             uuid_array([hold.id for hold in holds]),
             plain_array([hold.tenant_id for hold in holds]),
@@ -81,3 +127,37 @@ def insert(holds: Sequence[Hold], balances: Iterable[LockedBalance], *, written_
         ],
     )
     return len(inserted.fetchall()) == len(holds)
+
+
+def change(holds: Sequence[Hold], balances: Iterable[LockedBalance], *, written_by: UUID) -> None:
+    """Write holds that have ended or grown, and what their balances now hold. The caller holds the locks of both."""
+    run(
+        _CHANGE,
+        [
+            *_held_arrays(balances),
+            written_by,
+            uuid_array([hold.id for hold in holds]),
+            plain_array([hold.quantity for hold in holds]),
+            plain_array([hold.overage_quantity for hold in holds]),
+            plain_array([hold.amount_precise for hold in holds]),
+            plain_array([hold.expires_at.isoformat() for hold in holds]),
+            text_array([hold.status for hold in holds]),
+            text_array([hold.freed_by for hold in holds]),
+            plain_array([hold.settled_quantity for hold in holds]),
+            uuid_array([hold.settled_event for hold in holds]),
+            _nullable_bytes([hold.settled_fingerprint for hold in holds]),
+        ],
+    )
+
+
+def _held_arrays(balances: Iterable[LockedBalance]) -> list[str]:
+    rows = [balance.row for balance in balances]
+    return [
+        plain_array([row.pk for row in rows]),
+        plain_array([row.held for row in rows]),
+        plain_array([row.held_amount for row in rows]),
+    ]
+
+
+def _nullable_bytes(values: Iterable[bytes | None]) -> str:
+    return "{" + ",".join(["NULL" if value is None else f'"\\\\x{value.hex()}"' for value in values]) + "}"

@@ -6,7 +6,7 @@ path: a key that it knows is confirmed by one read of `EventKey`, and what Postg
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -90,13 +90,13 @@ def _store(group: Group, meters: Meters, posting_id: UUID, lock_timeout_ms: int 
             locked = lock_counted(counted)
             times = {count.balance.id: candidate.now for candidate in counted for count in candidate.counts}
             post(fold(counted), posting_id=posting_id, kind="record", locked=locked, now_of=times)
-            views = _views(counted, locked)
+            views = views_of(counted, locked)
     for candidate in fresh:
         _settle(candidate)
     return views
 
 
-def _views(counted: Sequence[Candidate], locked: Mapping[int, LockedBalance]) -> dict[int, BalanceView]:
+def views_of(counted: Sequence[Candidate], locked: Mapping[int, LockedBalance]) -> dict[int, BalanceView]:
     """Return where the touched balances stand, by id."""
     standings: dict[int, Standing] = {}
     for candidate in counted:
@@ -134,9 +134,9 @@ def lock_counted(counted: Sequence[Candidate]) -> dict[int, LockedBalance]:
     return lock_placed({count.balance.id: count.balance for candidate in counted for count in candidate.counts})
 
 
-def lock_placed(placed: Mapping[int, PlacedBalance]) -> dict[int, LockedBalance]:
-    """Do the same for balances by their ids."""
-    locked = lock_balances(placed)
+def lock_placed(placed: Mapping[int, PlacedBalance], *, also: Iterable[int] = ()) -> dict[int, LockedBalance]:
+    """Do the same for balances by their ids, and lock others with them, however they have changed."""
+    locked = lock_balances({*placed, *also})
     stale = [
         one.tenant for one in placed.values() if one.id not in locked or not _is_as_placed(locked[one.id].row, one)
     ]

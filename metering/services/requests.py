@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from metering.core.decision import Decision
+from metering.selectors.authorizations import FoundHold
 from metering.selectors.balances import BalanceView
 
 ACCEPTED = "accepted"
@@ -97,6 +98,53 @@ class Authorize:
     ttl_seconds: int
     # Wall time of receipt, as everywhere in requests.
     now: datetime
+
+
+@dataclass(slots=True)
+class Settle:
+    """One request to record what an authorized call has used, by its quantity or by its event, and to free the hold."""
+
+    authorization: UUID
+    # Meter units, 0 or more; None where an event says what was used.
+    quantity: Decimal | None
+    # Its subject is empty where it was not sent: it is the authorization's tenant.
+    event: NewEvent | None
+    now: datetime
+    # The tenant's code, once the authorization is found.
+    tenant: str = ""
+
+
+@dataclass(slots=True)
+class Release:
+    """One request to free a hold of which nothing was used."""
+
+    authorization: UUID
+    now: datetime
+    tenant: str = ""
+
+
+@dataclass(slots=True)
+class Extend:
+    """One request to hold more, or longer."""
+
+    authorization: UUID
+    # How much more, in meter units; None for not more.
+    quantity: Decimal | None
+    # For how long from now on; None for no longer than before.
+    ttl_seconds: int | None
+    now: datetime
+    tenant: str = ""
+
+
+GateRequest = Authorize | Extend | Settle | Release
+
+
+@dataclass(slots=True)
+class Ended:
+    """An authorization that was settled or released, as it stands; with the pools that settling touched."""
+
+    found: FoundHold
+    balances: Sequence[BalanceView] = ()
 
 
 @dataclass(slots=True)
