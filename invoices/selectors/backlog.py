@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db.models import Count, Min, Q, QuerySet
 
-from metering.models import MeterBalance, ThresholdWatch
+from metering.models import Authorization, MeterBalance, ThresholdWatch
 from metering.selectors.events import unmatched_events
 from subscriptions.models import BillingPeriod, Subscription
 
@@ -32,6 +32,7 @@ def backlogs(*, now: datetime) -> list[Backlog]:
         "close_period": BillingPeriod.objects.filter(closed_at__isnull=True),
         "bill_late_usage": BillingPeriod.objects.filter(closed_at__isnull=False),
         "look_at_thresholds": ThresholdWatch.objects.all(),
+        "expire_hold": Authorization.objects.all(),
     }
     return [_backlog(name, rows, now) for name, rows in work.items()]
 

@@ -235,6 +235,26 @@ INVARIANTS = (
         """,
     ),
     Invariant(
+        "holds_are_held",
+        "held is the sum of the authorizations that are held, in units and in money, and nothing in a closed balance",
+        """
+        SELECT b.tenant_id, b.id, b.held, a.held, b.held_amount, a.amount FROM metering_meterbalance b
+        LEFT JOIN (
+            SELECT balance_id, sum(quantity) AS held, sum(amount_precise) AS amount
+            FROM metering_authorization WHERE due_at IS NOT NULL GROUP BY balance_id
+        ) a ON a.balance_id = b.id
+        WHERE b.held <> coalesce(a.held, 0) OR b.held_amount <> coalesce(a.amount, 0) OR (b.closed_at IS NOT NULL AND b.held <> 0)
+        """,
+    ),
+    Invariant(
+        "holds_are_of_their_tenant",
+        "an authorization holds of a balance of its tenant",
+        """
+        SELECT a.tenant_id, a.id, b.tenant_id AS other FROM metering_authorization a
+        LEFT JOIN metering_meterbalance b ON b.id = a.balance_id WHERE b.tenant_id IS DISTINCT FROM a.tenant_id
+        """,
+    ),
+    Invariant(
         "booked_telescopes",
         "the deltas booked for a charge sum to the cumulative figure of the last booking",
         """

@@ -1,5 +1,5 @@
 """
-Runs what is due: opening, booking, closing and the look for late usage, the longest due first.
+Runs what is due: opening, booking, closing, the look for late usage and the expiry of holds, the longest due first.
 
 Beat's sweep and a test clock's advance are this same function, so that a test clock proves the real schedule. There is no job table: the
 work is a row with a due time, claimed by a lease. In wall time rows are claimed and run in chunks, a transaction each, which is what makes
@@ -16,17 +16,19 @@ from time import monotonic
 from typing import Any
 
 from django.db import transaction
-from django.db.models import F, Q, QuerySet, Value
-from django.db.models.functions import Now
+from django.db.models import F, Q, QuerySet, TextField, Value
+from django.db.models.functions import Cast, Now
 
 from billing_site import doorbell
 from billing_site.database import among, claim, run_with_retries
 from invoices.services.closing import bill_late_usage, book_balance, close_periods
 from invoices.services.invoicing import lock_subscriptions
 from invoices.services.subscribing import open_due
-from metering.models import MeterBalance, ThresholdWatch
+from metering.models import Authorization, MeterBalance, ThresholdWatch
 from metering.services import watching
+from metering.services.gate import expire_holds
 from subscriptions.models import BillingPeriod, Subscription, TestClock
+from subscriptions.models.fields import Due
 from subscriptions.services import clocks
 
 logger = logging.getLogger(__name__)
@@ -73,7 +75,7 @@ class DueWork:
 
     what: str
     rows: Callable[[], QuerySet[Any]]
-    run: Callable[[Sequence[int], datetime], object]
+    run: Callable[[Sequence[Any], datetime], object]
     name: Callable[[Any], str]
     chunk: int = 1
 
@@ -98,6 +100,10 @@ def _look(period_ids: Sequence[int], now: datetime) -> None:
 
 def _look_at_thresholds(watch_ids: Sequence[int], now: datetime) -> None:
     watching.look_at_due(watch_ids=watch_ids, now=now)
+
+
+def _expire(authorization_ids: Sequence[Any], now: datetime) -> None:
+    expire_holds(authorization_ids=authorization_ids, now=now)
 
 
 KINDS = (
@@ -132,6 +138,13 @@ KINDS = (
         lambda: ThresholdWatch.objects.select_related("tenant"),
         _look_at_thresholds,
         lambda row: f"thresholds of {row.tenant.code}",
+    ),
+    DueWork(
+        "expire_hold",
+        lambda: Authorization.objects.all(),
+        _expire,
+        lambda row: f"authorization {row.pk}",
+        chunk=CHUNK,
     ),
 )
 """In the order in which they are run when due at the same time: a boundary opens before the period that it ends closes."""
@@ -179,20 +192,20 @@ def sweep(*, now: datetime, seconds_max: float) -> list[JournalEntry]:
     return journal
 
 
-def release_parked(row: Subscription | MeterBalance | BillingPeriod | ThresholdWatch) -> None:
+def release_parked(row: Due) -> None:
     """Give a parked row all of its tries again. The caller records who asked for it."""
     type(row)._base_manager.filter(pk=row.pk).update(parked_at=None, parked_reason="", attempts=0, leased_until=None)
 
 
-def _next_due(until: datetime, clock: TestClock | None) -> tuple[DueWork, int, datetime] | None:
+def _next_due(until: datetime, clock: TestClock | None) -> tuple[DueWork, Any, datetime] | None:
     """Return the longest due item that nobody holds; an advancing clock waits for whoever holds its items."""
     free = Q() if _is_advancing(clock) else Q(leased_until__isnull=True) | Q(leased_until__lte=Now())
-    # The first of each kind, in one statement.
+    # The first of each kind, in one statement; some are named by numbers, some by UUIDs.
     firsts = [
         kind.rows()
         .filter(free, NOT_PARKED, tenant__test_clock=clock, due_at__lte=until)
         .order_by("due_at", "pk")
-        .values_list("due_at", Value(rank), "pk")[:1]
+        .values_list("due_at", Value(rank), Cast("pk", TextField()))[:1]
         for rank, kind in enumerate(KINDS)
     ]
     candidates = list(firsts[0].union(*firsts[1:], all=True))
@@ -202,14 +215,14 @@ def _next_due(until: datetime, clock: TestClock | None) -> tuple[DueWork, int, d
     return KINDS[rank], pk, due_at
 
 
-def _advance_to(kind: DueWork, pk: int, due_at: datetime, clock: TestClock) -> list[JournalEntry]:
+def _advance_to(kind: DueWork, pk: Any, due_at: datetime, clock: TestClock) -> list[JournalEntry]:
     row = _take(kind, pk, due_at)
     if row is None:
         return []  # a worker that was at it has done it
     return _run_one(kind, row, clocks.move(clock_id=clock.pk, now=due_at).now, waits=False)
 
 
-def _claim(kind: DueWork, pk: int, now: datetime, clock: TestClock | None) -> list[Any]:
+def _claim(kind: DueWork, pk: Any, now: datetime, clock: TestClock | None) -> list[Any]:
     """
     Lease a chunk of due rows; the row of this id alone where it was tried before.
 
@@ -247,7 +260,7 @@ def _run_one(kind: DueWork, row: Any, now: datetime, *, waits: bool) -> list[Jou
     return [JournalEntry(now, kind.what, kind.name(row))]
 
 
-def _take(kind: DueWork, pk: int, due_at: datetime) -> Any:
+def _take(kind: DueWork, pk: Any, due_at: datetime) -> Any:
     """
     Take an advancing clock's item, whoever has leased it: waiting a lease out would hold up the clock.
 

@@ -9,8 +9,9 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
+from billing_site.database import among
 from billing_site.prepared import run
-from metering.models import Authorization
+from metering.models import Authorization, MeterBalance
 from metering.selectors.authorizations import HOLD_COLUMNS, Hold
 from metering.services.arrays import bytes_array, columns, plain_array, text_array, uuid_array
 from metering.services.posting import LockedBalance
@@ -103,6 +104,23 @@ def expire_overdue(balance: LockedBalance, *, now: datetime, besides: Collection
     if expired:
         change(expired, [balance], written_by=written_by)
     return bool(expired)
+
+
+def lock_of_periods(period_ids: Collection[int]) -> None:
+    """Lock the holds of periods whose balances are to be locked and closed."""
+    balances = MeterBalance.objects.filter(among("period_id", period_ids)).values("pk")
+    held = Authorization.objects.filter(balance_id__in=balances, due_at__isnull=False)
+    list(held.select_for_update(no_key=True, of=("self",)).order_by("pk").values_list("pk"))
+
+
+def expire_of_balances(balances: Iterable[MeterBalance]) -> None:
+    """Expire all holds of balances that are being closed, whatever time they have left. The caller holds the balances' locks."""
+    holding = [balance.pk for balance in balances if balance.held]
+    if holding:
+        expired = Authorization.Status.EXPIRED
+        held = Authorization.objects.filter(balance_id__in=holding, due_at__isnull=False)
+        held.update(status=expired, freed_by=expired, due_at=None, leased_until=None)
+        MeterBalance.objects.filter(pk__in=holding).update(held=0, held_amount=0)
 
 
 def insert(holds: Sequence[Hold], balances: Iterable[LockedBalance], *, written_by: UUID) -> bool:

@@ -8,6 +8,7 @@ from django.db.models import F, Q
 
 from billing_site.database import among, uuid7
 from metering.models import CreditGrant, LedgerEntry, MeterBalance, Posting
+from metering.services import holds
 from metering.services.overage import charge_locked
 from metering.services.rows import insert_rows, update_rows
 from subscriptions.models import BillingPeriod
@@ -15,12 +16,13 @@ from subscriptions.models import BillingPeriod
 
 def lock_for_closing(*, periods: Iterable[BillingPeriod]) -> list[MeterBalance]:
     """
-    Lock, in id order, the balances of periods that are to be closed, and those of their subscriptions whose late usage is not booked yet.
+    Lock, in id order, the balances of periods that are to be closed (their holds before them), and those of their subscriptions whose late usage is not booked yet.
 
     The late ones are closed already. Each has its period at hand. The caller holds the locks of subscriptions and periods.
     """
     by_id = {period.pk: period for period in periods}
     subscriptions = {period.subscription_id for period in by_id.values()}
+    holds.lock_of_periods(by_id)
     # That its period is closed says nothing new of a closed balance, but where to look: not in the whole table.
     closed = BillingPeriod.objects.filter(among("subscription_id", subscriptions), closed_at__isnull=False)
     late = MeterBalance.objects.filter(period__in=closed, closed_at__isnull=False, due_at__isnull=False)
@@ -36,12 +38,13 @@ def lock_for_closing(*, periods: Iterable[BillingPeriod]) -> list[MeterBalance]:
 
 def close_balances(balances: Sequence[MeterBalance], *, now: datetime) -> None:
     """
-    Book every pool's overage and minimum spend, let what is left of the allowances expire, and close the balances.
+    Book every pool's overage and minimum spend, let holds and what is left of the allowances expire, and close the balances.
 
     The caller holds the locks of subscriptions, periods and balances. Usage that comes later is late: it is overage, and never burns what
     expired here.
     """
     charge_locked(balances, now=now, closes=True)
+    holds.expire_of_balances(balances)
     _expire_what_is_left(balances)
     update_rows(
         MeterBalance,
