@@ -255,6 +255,27 @@ INVARIANTS = (
         """,
     ),
     Invariant(
+        "windows_are_of_their_events",
+        "a bucket that still counts in a rolling window is the sum of what its events count",
+        """
+        SELECT k.tenant_id, k.meter_id, k.pool, k.window_seconds, k.bucket_at, k.quantity, c.quantity AS counted
+        FROM metering_windowbucket k JOIN subscriptions_tenant t ON t.id = k.tenant_id
+        LEFT JOIN subscriptions_testclock tc ON tc.id = t.test_clock_id
+        CROSS JOIN LATERAL (
+            SELECT coalesce(sum(n.quantity), 0) AS quantity FROM metering_usageevent e
+            CROSS JOIN LATERAL (
+                SELECT (one ->> 0)::bigint AS balance_id, (one ->> 2)::numeric AS quantity FROM jsonb_array_elements(e.counts) AS one
+                UNION ALL SELECT balance_id, quantity FROM metering_eventcount WHERE event_id = e.id
+            ) n
+            JOIN metering_meterbalance b ON b.id = n.balance_id AND (b.meter_id, b.pool) = (k.meter_id, k.pool)
+            WHERE e.subject = t.code AND e.occurred_at >= k.bucket_at
+              AND e.occurred_at < k.bucket_at + make_interval(secs => k.window_seconds / 60)
+        ) c
+        WHERE k.bucket_at > coalesce(tc.now, now()) - make_interval(secs => k.window_seconds + k.window_seconds / 60)
+          AND k.quantity <> c.quantity
+        """,
+    ),
+    Invariant(
         "booked_telescopes",
         "the deltas booked for a charge sum to the cumulative figure of the last booking",
         """

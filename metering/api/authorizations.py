@@ -1,5 +1,6 @@
-"""`/authorizations`: holding a quantity before the work is done."""
+"""`/authorizations` and `/gate`: holding a quantity before the work is done, and asking whether a call may run."""
 
+from decimal import Decimal
 from uuid import UUID
 
 from django.http import HttpResponse
@@ -8,10 +9,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from billing_site.http.queries import NO_PARAMETERS
+from billing_site.http.queries import NO_PARAMETERS, QueryParameters
+from billing_site.http.schema import query
 from metering.api.gate import (
     authorization_document,
     handle_authorize,
+    handle_check,
     handle_extend,
     handle_release,
     handle_settle,
@@ -26,6 +29,7 @@ from metering.api.gate_documents import (
 )
 from metering.api.ingest import wire_headers
 from metering.api.raw import as_response, body_of
+from metering.core.quantities import RefusedValue, read_quantity
 from metering.selectors.authorizations import get_hold
 from subscriptions.selectors.clock import wall_now
 
@@ -116,3 +120,40 @@ class Extension(APIView):
         """`quantity` is how much more, and decided as a new call is; a denial leaves the hold as it is. 409 once the hold has ended."""
         NO_PARAMETERS.read(request)
         return as_response(handle_extend(authorization, body_of(request), wire_headers(request.META), wall_now()))
+
+
+def _quantity(text: str) -> Decimal:
+    try:
+        quantity = read_quantity(text)
+    except RefusedValue:
+        quantity = Decimal(0)
+    if quantity <= 0:
+        raise ValueError(
+            "Must be a plain decimal number above 0, with at most 18 digits before the point and 12 after it."
+        )
+    return quantity
+
+
+class Gate(APIView):
+    """Asking whether a call may run, for proxies that read a status and headers."""
+
+    required_scopes = {"GET": "gate"}
+    parameters = QueryParameters({"quantity": _quantity})
+
+    @extend_schema(
+        operation_id="ask_gate",
+        summary="Say by the status whether a call may run",
+        parameters=[query("quantity", "Meter units that the call may use; 1 if absent.")],
+        responses={
+            200: OpenApiResponse(DecidedDocument, "It may: `X-Tierbook-Decision` says on which terms."),
+            429: OpenApiResponse(DecidedDocument, "It may not; a problem document with the same members."),
+        },
+    )
+    def get(self, request: Request, tenant: str, meter: str) -> HttpResponse:
+        """
+        Holds nothing: of two calls that ask at once, both may be let through. Where that matters, authorize.
+
+        The decision stands in `X-Tierbook-Decision`, `-Remaining` and `-Resets`, and in the `RateLimit` fields of the IETF's draft.
+        """
+        quantity = self.parameters.read(request)["quantity"] or Decimal(1)
+        return as_response(handle_check(tenant, meter, quantity, wall_now()))

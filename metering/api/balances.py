@@ -11,16 +11,14 @@ from rest_framework.views import APIView
 
 from billing_site.http.queries import QueryParameters
 from billing_site.http.schema import page_of
-from billing_site.http.wire import encode
+from billing_site.http.wire import encode, plain, timestamp
 from metering.api.documents import BalanceAtGateDocument
+from metering.api.gate import limit_document
 from metering.api.ingest import balance_document
-from metering.core.decision import AtLimit, GatePolicy, GateState, decide
-from metering.selectors.balances import BalanceView
-from metering.selectors.placement import unopened_subscription
-from metering.services.opening import open_due_periods
-from metering.services.reading import read_balances
+from metering.core.measuring import dimension_set
+from metering.selectors.balances import BalanceView, TenantBalances
+from metering.services.checking import check, present_balances
 from subscriptions.selectors.clock import wall_now
-from subscriptions.selectors.tenants import TenantNotFound
 
 # The question is whether any call may run, so it is put for the smallest one.
 SMALLEST_CALL = Decimal("0.000000000001")
@@ -46,40 +44,18 @@ class Balances(APIView):
 def balances_body(code: str, wall: datetime) -> bytes:
     """Return a tenant's pools as the API shows them. Raises TenantNotFound (404), StorageUnavailable (503)."""
     # A list as every other, though a tenant's pools always fit on one page.
-    return encode({"results": [gate_document(view) for view in _views(code, wall)], "next": None})
+    found = present_balances(code, wall=wall)
+    return encode({"results": [gate_document(found, view, wall) for view in found.views or ()], "next": None})
 
 
-def _views(code: str, wall: datetime) -> list[BalanceView]:
-    found = read_balances(code, wall=wall)
-    if found is None:
-        raise TenantNotFound(f"There is no tenant {code}.")
-    if found.views is None:
-        # A period may have begun that beat has not come to yet; whoever needs it first opens it.
-        subscription_id = unopened_subscription(tenant_id=found.tenant_id, at=found.now)
-        if subscription_id is not None:
-            open_due_periods(subscription_id=subscription_id, now=found.now)
-            found = read_balances(code, wall=wall)
-    return found.views or [] if found is not None else []
-
-
-def gate_document(view: BalanceView) -> dict[str, Any]:
-    """Return a pool with what is held, the limit that binds it, and the decision that the smallest call would get."""
-    state = GateState(
-        used=view.used,
-        covered=view.used - view.overage,
-        held=view.held,
-        remaining_in_force=view.remaining,
-        overage=view.overage,
-        period_ends_at=view.period_ends_at,
-    )
-    policy = GatePolicy(AtLimit(view.pool.at_limit), view.pool.overage_quantity_max)
-    decision = decide(state, policy, SMALLEST_CALL)
-    limit = decision.binding_limit
-    limits = [] if limit is None else [(limit.kind, limit.limit, limit.left, view.period_ends_at)]
-    names = ("kind", "limit", "left", "frees_at")
+def gate_document(found: TenantBalances, view: BalanceView, wall: datetime) -> dict[str, Any]:
+    """Return a pool with what is held, its limits, and the decision that the smallest call would get."""
+    names = dimension_set(view.standing.row.pool) if view.standing.row.pool else ()
+    checked = check(found, view, SMALLEST_CALL, names)
     return {
         **balance_document(view),
-        "held": view.held,
-        "limits": [dict(zip(names, one, strict=True)) for one in limits],
-        "decision": {"decision": decision.decision, "reason": decision.reason},
+        "held": plain(view.held),
+        "limits": [limit_document(limit) for limit in checked.limits],
+        "decision": {"decision": checked.decision.decision, "reason": checked.decision.reason},
+        "fresh_at": timestamp(wall),
     }

@@ -202,12 +202,16 @@ class LedgerEntryDocument(serializers.Serializer[LedgerEntry]):
 
 
 class LimitDocument(serializers.Serializer[Any]):
-    """A limit of the gate."""
+    """A limit of the gate, in meter units; a `spend_cap` in the tenant's currency."""
 
-    kind = serializers.CharField()
+    kind = serializers.ChoiceField(["allowance", "overage_quantity_max", "window", "spend_cap"])
     limit = DecimalStringField()
     left = DecimalStringField()
-    frees_at = TimestampField(allow_null=True)
+    frees_at = TimestampField(
+        allow_null=True,
+        help_text="When a call that does not fit will fit; of a window that has room, when its oldest usage leaves.",
+    )
+    window = serializers.CharField(required=False, help_text="The length of a rolling window, such as PT5H.")
 
 
 class DecisionDocument(serializers.Serializer[Any]):
@@ -223,3 +227,4 @@ class BalanceAtGateDocument(BalanceDocument):
     held = DecimalStringField()
     limits = LimitDocument(many=True)
     decision = DecisionDocument()
+    fresh_at = TimestampField(help_text="The answer is of what was true then, or later.")

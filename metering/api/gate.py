@@ -22,11 +22,12 @@ from billing_site.http.serializers import CODE
 from billing_site.http.wire import plain, timestamp
 from metering.api.ingest import Answer, balance_document
 from metering.api.wire import read_event
-from metering.core.decision import Limit
+from metering.core.decision import Limit, Outcome
 from metering.core.measuring import dimension_set
 from metering.core.quantities import RefusedValue, read_quantity
 from metering.selectors.authorizations import FoundHold
 from metering.services import committer
+from metering.services.checking import check_call
 from metering.services.requests import Authorize, Extend, GateAnswer, Rejected, Release, Settle
 
 TTL_SECONDS = 300
@@ -43,16 +44,16 @@ _is_key = re.compile(r"[\x21-\x7e]{1,255}").fullmatch
 
 def handle_authorize(body: bytes, headers: Mapping[str, str], now: datetime) -> Answer:
     """
-    Answer a request to hold a quantity: 201 when it is held, 200 when it is not, or was before.
+    Answer a request to hold a quantity: 201 when it is held, 200 when it is not, or was before. With `"hold": false` it only asks.
 
     `headers` has lower-case names; `now` is the wall time of receipt. Never raises: a refusal is a problem document.
     """
     try:
-        asked = _read_authorize(body, headers, now)
-        answer = committer.submit(asked)
+        asked, holds = _read_authorize(body, headers, now)
+        answer = committer.submit(asked) if holds else check_call(asked)
     except Exception as exception:
         return refusal(exception)
-    return answered(answer, now, status=201 if answer.is_new else 200)
+    return answered(answer, status=201 if answer.is_new else 200)
 
 
 def handle_extend(authorization: UUID, body: bytes, headers: Mapping[str, str], now: datetime) -> Answer:
@@ -71,7 +72,7 @@ def handle_extend(authorization: UUID, body: bytes, headers: Mapping[str, str], 
         answer = committer.submit(Extend(authorization, quantity, ttl_seconds, now))
     except Exception as exception:
         return refusal(exception)
-    return answered(answer, now)
+    return answered(answer)
 
 
 def handle_settle(authorization: UUID, body: bytes, headers: Mapping[str, str], now: datetime) -> Answer:
@@ -132,9 +133,9 @@ def refusal(exception: Exception) -> Answer:
     )
 
 
-def answered(answer: GateAnswer, now: datetime, *, status: int = 200) -> Answer:
+def answered(answer: GateAnswer, *, status: int = 200) -> Answer:
     """Return an answer of the gate with its decision in headers, too."""
-    return Answer(status, msgspec.json.encode(decision_document(answer)), decision_headers(answer, now))
+    return Answer(status, msgspec.json.encode(decision_document(answer)), decision_headers(answer))
 
 
 def decision_document(answer: GateAnswer) -> dict[str, Any]:
@@ -167,7 +168,7 @@ def limit_document(limit: Limit) -> dict[str, Any]:
     return document | {"window": limit.window} if limit.window else document
 
 
-def decision_headers(answer: GateAnswer, now: datetime) -> dict[str, str]:
+def decision_headers(answer: GateAnswer) -> dict[str, str]:
     """
     Return the decision as headers, for proxies that read no body.
 
@@ -182,8 +183,12 @@ def decision_headers(answer: GateAnswer, now: datetime) -> dict[str, str]:
     headers["RateLimit"] = f'"{limit.kind}";r={_whole(limit.left)}'
     if limit.frees_at is not None:
         headers["X-Tierbook-Resets"] = timestamp(limit.frees_at)
-        headers["RateLimit"] += f";t={max(0, math.ceil((limit.frees_at - now).total_seconds()))}"
+        headers["RateLimit"] += f";t={_seconds_until(limit.frees_at, answer.now)}"
     return headers
+
+
+def _seconds_until(instant: datetime, now: datetime) -> int:
+    return max(0, math.ceil((instant - now).total_seconds()))
 
 
 # The largest integer of a structured field (RFC 9651).
@@ -194,8 +199,25 @@ def _whole(number: Decimal) -> int:
     return min(int(number), _INTEGER_MAX)
 
 
-def _read_authorize(body: bytes, headers: Mapping[str, str], now: datetime) -> Authorize:
-    """Read what is asked. Raises Invalid or UnknownField (422), naming every fault; what wire.decode raises."""
+def handle_check(tenant: str, meter: str, quantity: Decimal, now: datetime) -> Answer:
+    """Say whether a call may run: 200, or 429 with a Retry-After where it is known when it may. Never raises."""
+    try:
+        answer = check_call(Authorize(tenant, meter, quantity, "", {}, TTL_SECONDS, now))
+    except Exception as exception:
+        return refusal(exception)
+    if answer.decision.decision != Outcome.DENY:
+        return answered(answer)
+    headers = decision_headers(answer)
+    limit = answer.decision.binding_limit
+    if limit is not None and limit.frees_at is not None:
+        headers["Retry-After"] = str(max(1, _seconds_until(limit.frees_at, answer.now)))
+    detail = f"The gate denies the call: {answer.decision.reason}."
+    problem = problem_bytes(429, answer.decision.reason, "The gate denies the call", detail)
+    return Answer(429, msgspec.json.encode(msgspec.json.decode(problem) | decision_document(answer)), headers)
+
+
+def _read_authorize(body: bytes, headers: Mapping[str, str], now: datetime) -> tuple[Authorize, bool]:
+    """Read what is asked, and whether it is to be held. Raises Invalid or UnknownField (422), naming every fault; what wire.decode raises."""
     document, faults = read_members(body, headers, known=_AUTHORIZE)
     for name in ("tenant", "meter"):
         value = document.get(name)
@@ -205,7 +227,11 @@ def _read_authorize(body: bytes, headers: Mapping[str, str], now: datetime) -> A
                     name, "validation", f"`{name}` must be an id: 1 to 100 characters out of A-Z a-z 0-9 . _ : @ -"
                 )
             )
-    key = document.get("key")
+    holds = document.get("hold", True)
+    if type(holds) is not bool:
+        faults.append(FieldError("hold", "validation", "`hold` must be true or false."))
+    # What is only asked for needs no key.
+    key = document.get("key", "-" if holds is False else None)
     if not isinstance(key, str) or not _is_key(key):
         faults.append(
             FieldError(
@@ -217,9 +243,8 @@ def _read_authorize(body: bytes, headers: Mapping[str, str], now: datetime) -> A
     dimensions = _dimensions(document.get("dimensions"), faults)
     if faults:
         raise validation_error(faults)
-    return Authorize(
-        document["tenant"], document["meter"], quantity, document["key"], dimensions, ttl_seconds or TTL_SECONDS, now
-    )
+    tenant, meter = document["tenant"], document["meter"]
+    return Authorize(tenant, meter, quantity, str(key), dimensions, ttl_seconds or TTL_SECONDS, now), holds
 
 
 def _read_settle(authorization: UUID, body: bytes, headers: Mapping[str, str], now: datetime) -> Settle:

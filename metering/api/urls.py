@@ -2,15 +2,16 @@
 
 from django.urls import URLPattern, URLResolver, path, re_path
 
-from metering.api.authorizations import AuthorizationById, Authorizations, Extension, Liberation, Settlement
+from metering.api.authorizations import AuthorizationById, Authorizations, Extension, Gate, Liberation, Settlement
 from metering.api.balances import Balances
 from metering.api.events import EventReplay, EventReversal, Events
 from metering.api.ledger import Ledger
 from metering.api.thresholds import Thresholds
 from metering.api.usage import Usage
 
-# Only what may be a tenant's id reaches a view; anything else is no address.
-_TENANT = r"^tenants/(?P<tenant>[A-Za-z0-9._:@-]{1,100})"
+# Only what may be an id of the operator's reaches a view; anything else is no address.
+_CODE = r"[A-Za-z0-9._:@-]{1,100}"
+_TENANT = rf"^tenants/(?P<tenant>{_CODE})"
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("events", Events.as_view(), name="events"),
@@ -21,6 +22,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("authorizations/<uuid:authorization>/settle", Settlement.as_view(), name="authorization-settle"),
     path("authorizations/<uuid:authorization>/release", Liberation.as_view(), name="authorization-release"),
     path("authorizations/<uuid:authorization>/extend", Extension.as_view(), name="authorization-extend"),
+    re_path(rf"^gate/(?P<tenant>{_CODE})/(?P<meter>{_CODE})\Z", Gate.as_view(), name="gate"),
     re_path(rf"{_TENANT}/usage\Z", Usage.as_view(), name="tenant-usage"),
     re_path(rf"{_TENANT}/ledger\Z", Ledger.as_view(), name="tenant-ledger"),
     re_path(rf"{_TENANT}/balances\Z", Balances.as_view(), name="tenant-balances"),

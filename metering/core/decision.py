@@ -204,6 +204,17 @@ def limits_of(state: GateState, policy: GatePolicy, quantity: Decimal) -> list[L
     return [Limit(LimitKind.OVERAGE_QUANTITY_MAX, policy.overage_quantity_max, taken, quantity, state.period_ends_at)]
 
 
+def shown_limits(state: GateState, policy: GatePolicy, quantity: Decimal) -> list[Limit]:
+    """Return the limits that the policy sets for a period, and under `degrade` the allowance, which denies nothing."""
+    limits = limits_of(state, policy, quantity)
+    return [_allowance(state, quantity), *limits] if policy.at_limit == AtLimit.DEGRADE else limits
+
+
+def spend_limit(cap: Decimal, taken: Decimal, amount: Decimal, state: GateState) -> Limit:
+    """Return a tenant's cap as a limit: `taken` is what its overage costs and its holds would, `amount` what the call would."""
+    return Limit(LimitKind.SPEND_CAP, cap, taken, max(_ZERO, amount), state.period_ends_at)
+
+
 def _tightest(limits: Sequence[Limit]) -> Limit | None:
     if len(limits) < 2:
         return limits[0] if limits else None

@@ -2,7 +2,7 @@
 Which charges of a version share an allowance.
 
 All charges of a meter share the pool of its default charge, unless a charge states an allowance or a cap of its own: then it is a
-pool of its own, and usage that it matches touches no other (semantics, "Pools and dimensions").
+pool of its own, and usage that it matches touches no other (semantics, "Pools and dimensions"). A rolling window is a cap, too.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from decimal import Decimal
 from metering.core.measuring import DimensionSet, dimension_key
 from metering.core.overage import ChargeId, ChargeTerms, match
 from metering.core.thresholds import Threshold
+from metering.core.windows import Window
 from subscriptions.core.prices import Price, PriceModel, ZeroUsage
 
 SHARED = ""
@@ -27,11 +28,14 @@ class Offer:
     at_limit: str
     overage_quantity_max: Decimal | None
     thresholds: tuple[Threshold, ...] = ()
+    # Rolling windows.
+    windows: tuple[Window, ...] = ()
 
     @property
     def pool_key(self) -> str:
         """The pool that this charge burns from."""
-        own = self.terms.dimensions and (self.included is not None or self.overage_quantity_max is not None)
+        is_apart = self.included is not None or self.overage_quantity_max is not None or bool(self.windows)
+        own = self.terms.dimensions and is_apart
         return dimension_key(tuple(sorted(self.terms.dimensions.items()))) if own else SHARED
 
 
@@ -48,6 +52,7 @@ class Pool:
     unit_amount: Decimal | None
     # Those of all its charges: what they look at is the pool.
     thresholds: tuple[Threshold, ...]
+    windows: tuple[Window, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,7 @@ def pools_of(offers: Sequence[Offer]) -> MeterPools:
             charges=charges,
             unit_amount=_unit_amount(charges),
             thresholds=tuple(dict.fromkeys(one for offer in members for one in offer.thresholds)),
+            windows=leader.windows if leader else (),
         )
     return MeterPools(
         by_key=pools,

@@ -5,7 +5,7 @@ The hot tables' foreign keys carry no database constraint: a row-level foreign k
 checks them instead. Their rows are written by raw SQL in `metering.services`; the models are for reading, the admin and locks.
 """
 
-from metering.models.authorizations import Authorization, TenantSpend
+from metering.models.authorizations import Authorization, TenantSpend, WindowBucket
 from metering.models.balances import LatestReading, MeterBalance, SeenValue, SegmentTotal
 from metering.models.events import EventCount, EventKey, UsageEvent
 from metering.models.ledger import CreditGrant, LedgerEntry, Posting
@@ -28,4 +28,5 @@ __all__ = [
     "ThresholdWatch",
     "TenantSpend",
     "UsageEvent",
+    "WindowBucket",
 ]

@@ -1,4 +1,4 @@
-"""Holds of quantity before the work is done, and the row that orders the holds of a tenant whose spend is capped."""
+"""What the gate keeps: holds of quantity, what was used within rolling windows, and the row that orders a capped tenant's decisions."""
 
 from django.db import models
 from django.db.models import Q
@@ -6,7 +6,7 @@ from django.db.models.functions import Now
 
 from billing_site.database import UnboundedDecimalField
 from metering.models.balances import MeterBalance
-from subscriptions.models import Tenant
+from subscriptions.models import Meter, Tenant
 from subscriptions.models.fields import Due, QuantityField, one_of
 
 
@@ -90,6 +90,35 @@ class Authorization(Due):
 
     def __str__(self) -> str:
         return f"{self.status} {self.quantity} ({self.key})"
+
+
+class WindowBucket(models.Model):
+    """
+    What was used of a pool within one sixtieth of a rolling window, over all periods. Kept while it counts.
+
+    Written with the posting that counts an event, under its balance's lock; only for pools whose version has such a window.
+    """
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="+")
+    meter = models.ForeignKey(Meter, on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="+")
+    # As in MeterBalance.
+    pool = models.TextField(blank=True, default="")
+    window_seconds = models.PositiveIntegerField()
+    # Its first instant, by when usage occurred.
+    bucket_at = models.DateTimeField()
+    # Meter units.
+    quantity = QuantityField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "meter", "pool", "window_seconds", "bucket_at"], name="window_bucket_once"
+            ),
+            models.CheckConstraint(condition=Q(quantity__gte=0, window_seconds__gte=60), name="window_bucket_positive"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.quantity} from {self.bucket_at} ({self.window_seconds} s)"
 
 
 class TenantSpend(models.Model):

@@ -8,8 +8,10 @@ from decimal import Decimal
 from billing_site.prepared import run
 from metering.core.measuring import dimension_set
 from metering.core.pools import Pool, costs_nothing_unused
+from metering.core.windows import WindowUse
 from metering.selectors.overage import BalanceFigures, price_pools
 from metering.selectors.terms import pools_of_version
+from metering.selectors.windows import WindowUses
 from subscriptions.core.money import exact, precise
 
 _ZERO = Decimal(0)
@@ -33,6 +35,9 @@ class BalanceView:
     overage_amount_precise: Decimal
     # The terms by which the gate decides.
     pool: Pool
+    standing: "Standing"
+    # What stands in each of the pool's windows, in their order; only read for the gate.
+    window_uses: Sequence[WindowUse] = ()
 
     @property
     def state(self) -> str:
@@ -71,6 +76,8 @@ class TenantBalances:
     tenant_id: int
     now: datetime
     views: list[BalanceView] | None
+    # In its currency; None without one.
+    spend_cap: Decimal | None = None
 
 
 @dataclass(slots=True)
@@ -81,14 +88,17 @@ class _Row:
     pool: str
     used: Decimal
     covered: Decimal
+    # Without the holds whose time is up, whether or not somebody has come to them.
     held: Decimal
+    held_amount: Decimal
 
 
 _BALANCES = """
-SELECT t.code, t.id, n.now, p.id, p.version_id, p.starts_at, p.ends_at,
+SELECT t.code, t.id, n.now, t.spend_cap, p.id, p.version_id, p.starts_at, p.ends_at,
        ARRAY(SELECT x.effective_at FROM subscriptions_tierchange x WHERE x.period_id = p.id ORDER BY x.effective_at),
        ARRAY(SELECT x.to_version_id FROM subscriptions_tierchange x WHERE x.period_id = p.id ORDER BY x.effective_at),
-       m.code, g.quantity, g.remaining, b.id, b.period_id, b.meter_id, b.pool, b.used, b.covered, b.held
+       m.code, g.quantity, g.remaining, b.id, b.period_id, b.meter_id, b.pool, b.used, b.covered,
+       b.held - COALESCE(o.quantity, 0), b.held_amount - COALESCE(o.amount, 0)
 FROM subscriptions_tenant t
 LEFT JOIN subscriptions_testclock c ON c.id = t.test_clock_id
 CROSS JOIN LATERAL (SELECT COALESCE(c.now, %s::timestamptz) AS now) AS n
@@ -99,6 +109,10 @@ LEFT JOIN LATERAL (
     SELECT COALESCE(sum(quantity), 0) AS quantity, COALESCE(sum(remaining), 0) AS remaining FROM metering_creditgrant
     WHERE balance_id = b.id AND effective_at <= n.now AND expires_at > n.now
 ) AS g ON true
+LEFT JOIN LATERAL (
+    SELECT sum(quantity) AS quantity, sum(amount_precise) AS amount FROM metering_authorization
+    WHERE balance_id = b.id AND due_at <= n.now
+) AS o ON b.held > 0
 WHERE t.code = ANY(%s::text[])
 ORDER BY t.id, m.code, b.pool
 """
@@ -113,25 +127,34 @@ def balances_of_tenants(codes: Iterable[str], *, wall: datetime) -> dict[str, Te
     found: dict[str, TenantBalances] = {}
     standings: list[Standing] = []
     for row in run(_BALANCES, [wall, sorted(set(codes))]):
-        code, tenant_id, now, period_id, version_id, starts_at, ends_at, instants, versions, meter, granted, left = row[
-            :12
-        ]
+        code, tenant_id, now, cap, period_id, version_id, starts_at, ends_at, instants, versions, meter = row[:11]
+        granted, left = row[11:13]
         if code not in found:
-            found[code] = TenantBalances(tenant_id, now, None if period_id is None else [])
+            found[code] = TenantBalances(tenant_id, now, None if period_id is None else [], cap)
         if meter is not None:
             in_force = dict([(starts_at, version_id), *zip(instants, versions, strict=True)])
-            standings.append(Standing(_Row(*row[12:]), code, meter, ends_at, in_force, granted, left))
-    for view in balance_views(standings):
+            standings.append(Standing(_Row(*row[13:]), code, meter, ends_at, in_force, granted, left))
+    all_views = balance_views(standings)
+    for view in all_views:
         views = found[view.tenant].views
         assert views is not None
         views.append(view)
+    _read_windows([view for view in all_views if view.pool.windows])
     return found
+
+
+def _read_windows(views: Sequence[BalanceView]) -> None:
+    if not views:
+        return
+    uses = WindowUses(view.standing.row.pk for view in views)
+    for view in views:
+        row = view.standing.row
+        view.window_uses = [uses.of(row.pk, window.seconds, held=row.held) for window in view.pool.windows]
 
 
 def balance_views(standings: Sequence[Standing]) -> list[BalanceView]:
     """Return a view of each balance, in order."""
-    pools = {standing.row.pk: _pool(standing) for standing in standings}
-    amounts = _amounts(standings, pools)
+    amounts = overage_amounts(standings)
     views = []
     for standing in standings:
         row = standing.row
@@ -148,7 +171,8 @@ def balance_views(standings: Sequence[Standing]) -> list[BalanceView]:
             overage=overage,
             held=row.held,
             overage_amount_precise=amounts.get(row.pk, _ZERO),
-            pool=pools[row.pk],
+            pool=_pool(standing),
+            standing=standing,
         )
         views.append(view)
     return views
@@ -159,12 +183,12 @@ def _pool(standing: Standing) -> Pool:
     return pools_of_version(first)[standing.row.meter_id].by_key[standing.row.pool]
 
 
-def _amounts(standings: Sequence[Standing], pools: Mapping[int, Pool]) -> dict[int, Decimal]:
-    """Return what overage costs so far, by balance; where each unit of it costs the same, without asking for its segments."""
+def overage_amounts(standings: Sequence[Standing]) -> dict[int, Decimal]:
+    """Return what overage costs so far, by balance (none: nothing); where each unit of it costs the same, without asking for its segments."""
     amounts: dict[int, Decimal] = {}
     closer: list[Standing] = []
     for standing in standings:
-        row, pool = standing.row, pools[standing.row.pk]
+        row, pool = standing.row, _pool(standing)
         if pool.unit_amount is not None and len(standing.versions) == 1:
             with exact():
                 amounts[row.pk] = (row.used - row.covered) * pool.unit_amount

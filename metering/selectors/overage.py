@@ -41,6 +41,7 @@ class BalanceFigures(Protocol):
     used: Decimal
     covered: Decimal
     held: Decimal
+    held_amount: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +106,23 @@ def price_pools(
                 priced[balance.pk] = price_units(charge, balance.used - balance.covered)
         else:
             closer.append(balance)
-    return priced | _price_closer(closer, versions_of) if closer else priced
+    segments = segments_of(closer, versions_of) if closer else {}
+    for balance in closer:
+        charges = charges_in_force(balance, versions_of[balance.period_id])
+        priced[balance.pk] = price_pool(segments[balance.pk], charges)
+    return priced
 
 
-def _price_closer(
+def segments_of(
     balances: Sequence[BalanceFigures], versions_of: Mapping[int, Mapping[datetime, int]]
-) -> dict[int, PricedPool]:
-    """Price balances by the totals of their segments."""
+) -> dict[int, list[SegmentUsage]]:
+    """Return the segments of these balances' periods by balance, as rating reads them."""
     totals = read_totals([balance.pk for balance in balances])
     overage = _overage_by_segment(balances, totals)
-    priced = {}
+    found = {}
     for balance in balances:
         versions = versions_of[balance.period_id]
-        segments = [
+        found[balance.pk] = [
             SegmentUsage(
                 version_id=versions[max(at for at in versions if at <= segment.segment_at)],
                 usage=segment.usage,
@@ -127,13 +132,16 @@ def _price_closer(
             )
             for segment in with_empty_segments(totals.get(balance.pk, []), versions)
         ]
-        charges = [
-            charge
-            for version_id in versions.values()
-            for charge in charges_of_pool(version_id, balance.meter_id, balance.pool)
-        ]
-        priced[balance.pk] = price_pool(segments, charges)
-    return priced
+    return found
+
+
+def charges_in_force(balance: BalanceFigures, versions: Mapping[datetime, int]) -> list[ChargeTerms]:
+    """Return the charges that burn from a balance's pool under each of its period's versions."""
+    return [
+        charge
+        for version_id in versions.values()
+        for charge in charges_of_pool(version_id, balance.meter_id, balance.pool)
+    ]
 
 
 def _charge_per_unit(balance: BalanceFigures, version_ids: Collection[int]) -> ChargeTerms | None:

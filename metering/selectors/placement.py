@@ -12,6 +12,7 @@ from datetime import datetime
 
 from billing_site.prepared import run
 from metering.core.segments import VersionSpan, cut, segment_at
+from metering.selectors.terms import window_lengths
 from metering.selectors.thresholds import Watch, watch_of
 from subscriptions.core.periods import Period
 
@@ -26,8 +27,12 @@ class PlacedBalance:
     pool: str
     epoch: int
     period: "PlacedPeriod"
+    tenant_id: int
     # What is to be told of it; None where neither its pool nor its tenant has thresholds.
     watch: Watch | None = None
+    # Lengths of the rolling windows in which its usage stands: those of every version that the tenant is placed in, as usage of an
+    # ended period stands in the windows of the next one, too.
+    windows: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -136,6 +141,8 @@ def read_placements(
             placement = placements[code] = Placement(tenant_id, code, clock_now, bool(advancing))
         if row[4] is not None:
             _add_period(placement, row[4:])
+    for placement in placements.values():
+        _see_windows(placement)
     if len(_remembered) + len(placements) > REMEMBERED_MAX:
         _remembered.clear()
     _remembered.update((code, placement) for code, placement in placements.items() if placement.clock_now is None)
@@ -159,6 +166,13 @@ def unopened_subscription(*, tenant_id: int, at: datetime) -> int | None:
     return row[0] if row else None
 
 
+def _see_windows(placement: Placement) -> None:
+    versions = tuple(sorted({version_id for period in placement.periods for version_id in period.versions.values()}))
+    for period in placement.periods:
+        for balance in period.balances.values():
+            balance.windows = window_lengths(versions, balance.meter_id, balance.pool)
+
+
 def _add_period(placement: Placement, row: tuple) -> None:
     period_id, version_id, starts_at, ends_at, is_closed, instants, versions, balance_id, meter_id, pool, epoch = row[
         :-1
@@ -171,5 +185,5 @@ def _add_period(placement: Placement, row: tuple) -> None:
         period.meter_ids.add(meter_id)
         watch = watch_of(period.versions, ends_at=ends_at, meter_id=meter_id, pool=pool, of_tenant=row[-1])
         period.balances[meter_id, pool] = PlacedBalance(
-            balance_id, placement.code, meter_id, pool, epoch, period, watch
+            balance_id, placement.code, meter_id, pool, epoch, period, placement.tenant_id, watch
         )

@@ -1,7 +1,7 @@
 """
 Performs what gateways ask of the gate: the one transaction in which holds are made, grow, and end.
 
-Locks in the documented order: authorizations by id, event keys, balances by id. What ends frees its room before anything new is decided.
+Locks in the documented order: the spend rows of capped tenants, authorizations by id, event keys, balances by id. What ends frees its room before anything new is decided.
 """
 
 from collections.abc import Sequence
@@ -85,14 +85,16 @@ def _perform(requests: Sequence[GateRequest], group_id: UUID, lock_timeout_ms: i
 def _write(
     calls: Calls, endings: Endings, found: dict[UUID, FoundHold], group_id: UUID, lock_timeout_ms: int | None
 ) -> None:
-    known = holds.find_by_keys(calls.keys(), lock_timeout_ms=lock_timeout_ms)
+    asked = holds.read_asked(calls.keys() | endings.keys(), lock_timeout_ms=lock_timeout_ms)
+    if asked.spend_caps:
+        holds.lock_spend(asked.spend_caps)
     own = holds.lock(found) if found else {}
     endings.take(own)
     counted = endings.store(group_id)
     placed = {count.balance.id: count.balance for candidate in counted for count in candidate.counts}
-    locked = lock_placed(calls.placed() | placed, also=endings.balances())
+    locked = lock_placed(calls.placed(asked.spend_caps) | placed, also=endings.balances())
     endings.end(counted, locked, group_id)
-    calls.decide(known, own, locked, group_id)
+    calls.decide(asked, own, locked, group_id)
 
 
 def expire_holds(*, authorization_ids: Sequence[UUID], now: datetime) -> None:

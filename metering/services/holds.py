@@ -6,22 +6,34 @@ locks is authorizations by id, then balances by id; so an expiry that comes whil
 """
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from uuid import UUID
 
 from billing_site.database import among
 from billing_site.prepared import run
-from metering.models import Authorization, MeterBalance
+from metering.models import Authorization, MeterBalance, TenantSpend
 from metering.selectors.authorizations import HOLD_COLUMNS, Hold
 from metering.services.arrays import bytes_array, columns, plain_array, text_array, uuid_array
 from metering.services.posting import LockedBalance
 from subscriptions.core.money import exact
 
+
+@dataclass(slots=True)
+class Asked:
+    """What is stored about those who ask: the holds that were made under their keys before, and the tenants' caps, where they have any."""
+
+    holds: dict[tuple[int, str], Hold]
+    spend_caps: dict[int, Decimal]
+
+
 # How long to wait for locks is set on the way: NULL leaves the connection's own setting.
 _BY_KEY = f"""
-SELECT patience, {", ".join(f"a.{name}" for name in HOLD_COLUMNS)}
+SELECT patience, t.id, t.spend_cap, {", ".join(f"a.{name}" for name in HOLD_COLUMNS)}
 FROM (SELECT set_config('lock_timeout', COALESCE(%s, current_setting('lock_timeout')), true) AS patience) AS p
 LEFT JOIN unnest(%s::bigint[], %s::text[]) AS w (tenant_id, key) ON true
+LEFT JOIN subscriptions_tenant t ON t.id = w.tenant_id
 LEFT JOIN metering_authorization a ON a.tenant_id = w.tenant_id AND a.key = w.key
 """
 
@@ -61,17 +73,31 @@ WHERE a.id = d.id
 """
 
 
-def find_by_keys(keys: Iterable[tuple[int, str]], *, lock_timeout_ms: int | None = None) -> dict[tuple[int, str], Hold]:
+def read_asked(keys: Collection[tuple[int, str]], *, lock_timeout_ms: int | None = None) -> Asked:
     """
-    Return the authorizations of these (tenant id, key) pairs; a pair that has none is missing.
+    Return what is stored about these (tenant id, key) pairs.
 
     With `lock_timeout_ms` the transaction waits no longer than this for any lock.
     """
     tenants, names = columns(list(keys), 2)
     patience = None if lock_timeout_ms is None else str(lock_timeout_ms)
-    rows = run(_BY_KEY, [patience, plain_array(tenants), text_array(names)])
-    holds = (Hold(*row[1:]) for row in rows if row[1] is not None)
-    return {(hold.tenant_id, hold.key): hold for hold in holds}
+    asked = Asked({}, {})
+    for _, tenant_id, spend_cap, *row in run(_BY_KEY, [patience, plain_array(tenants), text_array(names)]):
+        if spend_cap is not None:
+            asked.spend_caps[tenant_id] = spend_cap
+        if row[0] is not None:
+            hold = Hold(*row)
+            asked.holds[hold.tenant_id, hold.key] = hold
+    return asked
+
+
+def lock_spend(tenant_ids: Iterable[int]) -> None:
+    """Lock the spend rows of tenants that have a cap, in their order; made where this is the first time."""
+    ids = sorted(tenant_ids)
+    rows = TenantSpend.objects.select_for_update(no_key=True, of=("self",)).filter(pk__in=ids).order_by("pk")
+    if len(list(rows)) < len(ids):
+        TenantSpend.objects.bulk_create([TenantSpend(pk=pk) for pk in ids], ignore_conflicts=True)
+        list(rows.all())
 
 
 def lock(ids: Iterable[UUID]) -> dict[UUID, Hold]:

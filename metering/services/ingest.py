@@ -16,7 +16,7 @@ from billing_site.database import uuid7
 from metering.selectors.balances import BalanceView, Standing, balance_views
 from metering.selectors.meters import Meters, counting_meters
 from metering.selectors.placement import PlacedBalance, forget_placements
-from metering.services import event_rows
+from metering.services import event_rows, windows
 from metering.services.candidates import Candidate, Group, classify
 from metering.services.posting import BalanceRow, LockedBalance, Movement, lock_balances, post
 from metering.services.requests import ACCEPTED, UNMATCHED, IngestReport, Outcome, Record
@@ -88,8 +88,7 @@ def _store(group: Group, meters: Meters, posting_id: UUID, lock_timeout_ms: int 
         counted = [candidate for candidate in fresh if candidate.counts]
         if counted:
             locked = lock_counted(counted)
-            times = {count.balance.id: candidate.now for candidate in counted for count in candidate.counts}
-            post(fold(counted), posting_id=posting_id, kind="record", locked=locked, now_of=times)
+            post_counted(counted, locked, posting_id=posting_id, kind="record")
             views = views_of(counted, locked)
     for candidate in fresh:
         _settle(candidate)
@@ -146,7 +145,18 @@ def lock_placed(placed: Mapping[int, PlacedBalance], *, also: Iterable[int] = ()
     for one in placed.values():
         balance = locked[one.id]
         balance.watch, balance.watch_is_known = one.watch, True
+        balance.has_windows = bool(one.windows)
     return locked
+
+
+def post_counted(
+    counted: Sequence[Candidate], locked: Mapping[int, LockedBalance], *, posting_id: UUID, kind: str
+) -> None:
+    """Post what events count to their locked balances, and move it into the windows of those that have any."""
+    times = {count.balance.id: candidate.now for candidate in counted for count in candidate.counts}
+    post(fold(counted), posting_id=posting_id, kind=kind, locked=locked, now_of=times)
+    if any(balance.has_windows for balance in locked.values()):
+        windows.record(counted)
 
 
 def _is_as_placed(row: BalanceRow, placed: PlacedBalance) -> bool:

@@ -8,6 +8,7 @@ from django.db import transaction
 from billing_site.database import uuid7
 from metering.models import CreditGrant, LedgerEntry, MeterBalance, Posting
 from metering.selectors.terms import pools_of_version
+from metering.services import windows
 from subscriptions.models import BillingPeriod, Subscription
 from subscriptions.services import agreement
 
@@ -34,6 +35,7 @@ def open_periods(subscriptions: Sequence[Subscription], *, now: datetime) -> lis
     waiting = subscriptions
     while waiting and (following := agreement.next_periods(subscriptions=waiting, now=now)):
         _open_pools(following)
+        windows.fill(following)
         opened += following
         going_on = {period.subscription_id for period in following}
         waiting = [subscription for subscription in waiting if subscription.pk in going_on]

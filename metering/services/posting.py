@@ -80,6 +80,8 @@ class LockedBalance:
     # What is to be told of it, None where nothing is: set by who has read it with the placement, else asked when it is needed.
     watch: Watch | None = None
     watch_is_known: bool = False
+    # Whether its usage stands in rolling windows.
+    has_windows: bool = False
 
     @property
     def overage(self) -> Decimal:

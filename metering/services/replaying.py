@@ -11,8 +11,7 @@ from metering.models import EventCount, UsageEvent
 from metering.selectors.events import decode_data, unmatched_events
 from metering.selectors.meters import counting_meters
 from metering.services.candidates import Candidate, Group, classify
-from metering.services.ingest import StaleBalances, fold, lock_counted
-from metering.services.posting import post
+from metering.services.ingest import StaleBalances, lock_counted, post_counted
 from metering.services.requests import NewEvent, Record
 from metering.services.reversing import CountRow, insert_counts
 
@@ -74,8 +73,7 @@ def _count(candidates: list[Candidate]) -> int:
         if not fresh:
             return 0
         locked = lock_counted(fresh)
-        times = {count.balance.id: candidate.now for candidate in fresh for count in candidate.counts}
-        post(fold(fresh), posting_id=posting_id, kind="replay", locked=locked, now_of=times)
+        post_counted(fresh, locked, posting_id=posting_id, kind="replay")
     return len(fresh)
 
 

@@ -158,6 +158,8 @@ class GateAnswer:
     estimated_amount: Decimal
     # Wall time: the answer is of what was true then, or later.
     fresh_at: datetime
+    # Tenant time.
+    now: datetime
     # Our id of the hold; None where nothing is held.
     authorization: UUID | None = None
     # held, settled, released or expired; empty where there is no hold.

@@ -16,6 +16,7 @@ from metering.selectors.event_details import EventNotFound
 from metering.selectors.events import find_event
 from metering.selectors.placement import PlacedPeriod
 from metering.selectors.terms import pools_of_version
+from metering.services import windows
 from metering.services.arrays import columns, plain_array, text_array, uuid_array
 from metering.services.posting import LockedBalance, Movement, lock_balances, post
 from metering.services.values import ValueMovement, take_back
@@ -96,6 +97,8 @@ def reverse_event(*, event_id: UUID, reason: str, actor: str) -> UsageEvent:
         take_back([value for value in values if value is not None], subject=event.subject)
         now = now_for(tenant)
         post(movements, posting_id=posting_id, kind="reverse", locked=locked, now_of=dict.fromkeys(locked, now))
+        for one in counted:
+            windows.take_out(locked[one.balance_id], occurred_at=event.occurred_at, quantity=one.quantity)
         audit.record(actor=actor, action="reverse", instance=event, reason=reason)
     return event
 

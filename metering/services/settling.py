@@ -18,8 +18,8 @@ from metering.selectors.authorizations import AuthorizationNotFound, FoundHold, 
 from metering.selectors.balances import BalanceView
 from metering.services import event_rows, holds
 from metering.services.candidates import Candidate, Group, classify
-from metering.services.ingest import fold, views_of
-from metering.services.posting import LockedBalance, post
+from metering.services.ingest import post_counted, views_of
+from metering.services.posting import LockedBalance
 from metering.services.requests import (
     ACCEPTED,
     CONFLICT,
@@ -130,6 +130,10 @@ class Endings:
         fresh = event_rows.insert(candidates, posting_id) if candidates else []
         return [candidate for candidate in fresh if candidate.counts]
 
+    def keys(self) -> set[tuple[int, str]]:
+        """Return (tenant id, key) of the authorizations."""
+        return {(one.hold.tenant_id, one.hold.key) for one in self._live}
+
     def balances(self) -> set[int]:
         """Return the ids of the balances in which something is freed."""
         return {one.hold.balance_id for one in self._live if one.is_open and one.hold.is_held}
@@ -139,9 +143,8 @@ class Endings:
         ended = [one for one in self._live if one.is_open and self._end(one, locked)]
         posted = {count.balance.id for candidate in counted for count in candidate.counts}
         if counted:
-            times = {count.balance.id: candidate.now for candidate in counted for count in candidate.counts}
             touched = {balance_id: locked[balance_id] for balance_id in posted}
-            post(fold(counted), posting_id=posting_id, kind="record", locked=touched, now_of=times)
+            post_counted(counted, touched, posting_id=posting_id, kind="record")
             self._views = views_of(counted, locked)
         if ended:
             freed = {one.hold.balance_id for one in ended if one.hold.balance_id in locked} - posted

@@ -54,6 +54,7 @@ class TenantAdmin(ServiceAdmin):
     help_texts = {
         "code": "Your own id of this customer, and the subject of its events. It stays for ever.",
         "currency": "ISO 4217, such as USD. It is fixed once the tenant has subscribed.",
+        "spend_cap": "The most that the overage of a period may cost over all meters. Empty: no cap. The gate keeps it.",
         "timezone": "Where its days and months are counted, such as Europe/Berlin.",
         "country": "Two letters, such as DE.",
         "tax_ids": 'Printed on invoices: a JSON list, such as ["DE123456789"].',

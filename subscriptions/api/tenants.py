@@ -13,7 +13,15 @@ from billing_site.http.authentication import actor_of
 from billing_site.http.pagination import page
 from billing_site.http.queries import NO_PARAMETERS, PAGE_PARAMETERS
 from billing_site.http.schema import PAGING, page_of
-from billing_site.http.serializers import AsGivenField, CodeField, StrictSerializer, TextField, TimestampField, is_clean
+from billing_site.http.serializers import (
+    AsGivenField,
+    CodeField,
+    DecimalStringField,
+    StrictSerializer,
+    TextField,
+    TimestampField,
+    is_clean,
+)
 from subscriptions.models import Tenant
 from subscriptions.selectors.agreement import running_subscription
 from subscriptions.selectors.catalog import features_of
@@ -88,6 +96,12 @@ class TenantTerms(StrictSerializer):
     currency = TextField(
         max_length=3, required=False, help_text="ISO 4217; USD if absent. Fixed once the tenant has subscribed."
     )
+    spend_cap = DecimalStringField(
+        required=False,
+        allow_null=True,
+        minimum=0,
+        help_text="The most that the overage of a period may cost over all meters, in the tenant's currency; null is no cap. The gate keeps it.",
+    )
     timezone = TextField(
         max_length=64, required=False, help_text="IANA zone in which days and months are counted; UTC if absent."
     )
@@ -119,6 +133,7 @@ class TenantDocument(serializers.Serializer[Any]):
     name = TextField()
     email = serializers.EmailField(allow_blank=True)
     currency = TextField(max_length=3)
+    spend_cap = DecimalStringField(allow_null=True)
     timezone = TextField(max_length=64)
     country = TextField(max_length=2)
     tax_ids = TaxId(many=True)

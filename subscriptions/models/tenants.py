@@ -3,7 +3,7 @@
 from django.db import models
 
 from billing_site.database import uuid7
-from subscriptions.models.fields import CodeField, is_code
+from subscriptions.models.fields import CodeField, MoneyField, is_code, representable
 
 
 class TestClock(models.Model):
@@ -49,6 +49,8 @@ class Tenant(models.Model):
     currency = models.CharField(max_length=3, default="USD")
     # IANA zone in which its days, months and years are counted.
     timezone = models.CharField(max_length=64, default="UTC")
+    # The most that the overage of a period may cost, over all meters, in its currency; null is no cap. The gate keeps it.
+    spend_cap = MoneyField(null=True, blank=True)
     country = models.CharField(max_length=2, blank=True, default="")
     tax_ids = models.JSONField(default=list, blank=True)
     # The operator's own notes; never read by the engine.
@@ -66,6 +68,8 @@ class Tenant(models.Model):
         constraints = [
             is_code("code", name="tenant_code"),
             models.CheckConstraint(condition=models.Q(currency__regex="^[A-Z]{3}$"), name="tenant_currency"),
+            models.CheckConstraint(condition=models.Q(spend_cap__gte=0), name="tenant_spend_cap"),
+            representable("spend_cap", name="tenant_spend_cap_unit"),
         ]
         indexes = [
             models.Index(fields=["parked_at"], name="tenant_parked", condition=models.Q(parked_at__isnull=False))

@@ -43,6 +43,8 @@ class UsageCharge:
     overage_quantity_max: Decimal | None
     # As they were read: {"percent": 80}, {"amount": "50", "once": "life"}.
     thresholds: tuple[Mapping[str, Any], ...]
+    # Rolling windows: (ISO 8601 length, quantity).
+    limits: tuple[tuple[str, Decimal], ...]
     price: Price
 
 
@@ -182,6 +184,7 @@ def _usage_charge(charge: Charge) -> UsageCharge:
         at_limit=charge.at_limit,
         overage_quantity_max=charge.overage_quantity_max,
         thresholds=tuple(charge.thresholds),
+        limits=tuple((limit["window"], Decimal(limit["quantity"])) for limit in charge.limits),
         price=price_of(charge),
     )
 

@@ -215,7 +215,7 @@ def _check_whole_value(draft: ChargeDraft, path: str, reading: Reading) -> None:
     if draft.included:
         message = f"must be 0: a {draft.price.model} price rates the whole value"
         reading.fault(f"{path}.included", "included_not_zero", message)
-    elif draft.dimensions and draft.included is None and draft.overage_quantity_max is None:
+    elif draft.dimensions and draft.included is None and draft.overage_quantity_max is None and not draft.limits:
         message = (
             f'must be stated as "0": a {draft.price.model} price rates the whole value, and needs a pool of its own'
         )

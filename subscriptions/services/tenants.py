@@ -1,6 +1,7 @@
 """The operator's customers: creating one, and changing what may change."""
 
 from collections.abc import Mapping
+from decimal import Decimal
 from functools import cache
 from typing import Any
 from zoneinfo import available_timezones
@@ -8,13 +9,14 @@ from zoneinfo import available_timezones
 from django.db import transaction
 
 from billing_site.http.problems import DomainError, FieldError, Invalid
-from subscriptions.core.money import UnknownCurrency, minor_units
+from subscriptions.core.money import UnknownCurrency, is_representable, minor_units
 from subscriptions.models import Subscription, Tenant, TestClock
 from subscriptions.services import audit, uniqueness
 
 # What may change later. The id is for ever, and the clock decides in whose time everything else was written.
-CHANGEABLE = ("name", "email", "currency", "timezone", "country", "tax_ids", "metadata")
+CHANGEABLE = ("name", "email", "currency", "timezone", "spend_cap", "country", "tax_ids", "metadata")
 _RECORDED = ("code", *CHANGEABLE)
+_MONEY = {"currency", "spend_cap"}
 _COUNTRY_LENGTH = 2
 
 
@@ -33,9 +35,9 @@ def known_zones() -> frozenset[str]:
 
 def faults_in(values: Mapping[str, Any]) -> list[FieldError]:
     """
-    Name what is wrong with a tenant's currency, zone, country or clock; what is absent is not looked at.
+    Name what is wrong with a tenant's currency, spend cap, zone or country; what is absent is not looked at.
 
-    For a form that shows faults beside its fields; the services of this module ask it themselves.
+    A cap comes with the currency that it is in. For a form that shows faults beside its fields; the services of this module ask it themselves.
     """
     faults = []
     if "currency" in values:
@@ -43,6 +45,9 @@ def faults_in(values: Mapping[str, Any]) -> list[FieldError]:
             minor_units(values["currency"])
         except UnknownCurrency:
             faults.append(FieldError("currency", "unknown_currency", "must be an ISO 4217 code such as USD"))
+    cap = values.get("spend_cap")
+    if cap is not None and not faults and not (cap >= 0 and is_representable(cap, values["currency"])):
+        faults.append(FieldError("spend_cap", "not_an_amount", f"must be an amount of {values['currency']}, 0 or more"))
     if "timezone" in values and values["timezone"] not in known_zones():
         faults.append(FieldError("timezone", "unknown_timezone", "must be an IANA time zone such as Europe/Berlin"))
     country = values.get("country", "")
@@ -60,6 +65,7 @@ def create_tenant(
     currency: str = "USD",
     timezone: str = "UTC",
     email: str = "",
+    spend_cap: Decimal | None = None,
     country: str = "",
     tax_ids: list[dict[str, str]] | None = None,
     metadata: Mapping[str, Any] | None = None,
@@ -68,9 +74,10 @@ def create_tenant(
     """
     Make a tenant; `test_clock` is the code of the clock in whose time it lives, for ever.
 
-    Raises AlreadyExists (409) for an id that is taken, Invalid (422) for an unknown currency, zone, country or clock.
+    `spend_cap` is what the overage of a period may cost at most, in the tenant's currency. Raises AlreadyExists (409) for an id that is
+    taken, Invalid (422) for an unknown currency, zone, country or clock, or a cap that is no amount.
     """
-    faults = faults_in({"currency": currency, "timezone": timezone, "country": country})
+    faults = faults_in({"currency": currency, "spend_cap": spend_cap, "timezone": timezone, "country": country})
     clock = TestClock.objects.filter(code=test_clock).first() if test_clock is not None else None
     if test_clock is not None and clock is None:
         faults.append(FieldError("test_clock", "does_not_exist", f"there is no test clock {test_clock}"))
@@ -80,6 +87,7 @@ def create_tenant(
         code=code,
         name=name,
         email=email,
+        spend_cap=spend_cap,
         currency=currency,
         timezone=timezone,
         country=country,
@@ -101,10 +109,11 @@ def update_tenant(*, tenant_id: int, changes: Mapping[str, Any], actor: str, rea
     currency, zone or country, CurrencyFixed (409) for another currency once the tenant has subscribed.
     """
     assert set(changes) <= set(CHANGEABLE), f"no members of a tenant: {set(changes) - set(CHANGEABLE)}"
-    if faults := faults_in(changes):
-        raise Invalid("The tenant has values that are not allowed.", errors=faults)
     # The lock that `agreement.start` takes, too: a currency cannot change under a subscription that starts meanwhile.
     tenant = Tenant.objects.select_for_update(no_key=True, of=("self",)).get(pk=tenant_id)
+    in_currency = {"currency": tenant.currency, "spend_cap": tenant.spend_cap} if _MONEY & changes.keys() else {}
+    if faults := faults_in({**in_currency, **changes}):
+        raise Invalid("The tenant has values that are not allowed.", errors=faults)
     before, after = audit.changes(_recorded(tenant), changes)
     if not after:
         return tenant

@@ -25,7 +25,10 @@ def balances(client, tenant):
     response = client.get(f"/api/v1/tenants/{tenant.code}/balances")
     assert response.status_code == 200, response.content
     assert response.json()["next"] is None
-    return response.json()["results"]
+    results = response.json()["results"]
+    for one in results:
+        assert one.pop("fresh_at").endswith("Z")
+    return results
 
 
 def test_one_entry_per_pool_with_holds_limits_and_the_decision(client):

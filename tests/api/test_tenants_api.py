@@ -15,6 +15,7 @@ ACME = {
     "name": "Acme",
     "email": "billing@acme.example",
     "currency": "EUR",
+    "spend_cap": "250.5",
     "timezone": "Europe/Berlin",
     "country": "DE",
     "tax_ids": [{"type": "eu_vat", "value": "DE123456789"}],
@@ -57,6 +58,7 @@ def test_what_is_not_said_has_a_default(client):
         "country": "",
         "tax_ids": [],
         "metadata": {},
+        "spend_cap": None,
         "test_clock": None,
     }
 

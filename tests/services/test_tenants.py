@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 
 import pytest
 from django.db import IntegrityError, connection, connections, transaction
@@ -21,6 +22,7 @@ WHOLE = {
     "name": "Acme",
     "email": "billing@acme.example",
     "currency": "EUR",
+    "spend_cap": Decimal("250.00"),
     "timezone": "Europe/Berlin",
     "country": "DE",
     "tax_ids": [{"type": "eu_vat", "value": "DE123456789"}],
@@ -51,7 +53,7 @@ def test_a_tenant_is_stored_as_it_was_given():
         "subscriptions.tenant",
         "org_7890",
     )
-    assert entry.after == WHOLE | {"test_clock": None}
+    assert entry.after == WHOLE | {"spend_cap": "250.00", "test_clock": None}
 
 
 def test_an_id_is_taken_once_and_the_loser_leaves_no_trace():
@@ -72,6 +74,9 @@ def test_an_unknown_tenant_is_not_found():
     [
         ({"currency": "usd"}, ("currency", "unknown_currency")),
         ({"currency": "XXX"}, ("currency", "unknown_currency")),
+        ({"spend_cap": Decimal("-1")}, ("spend_cap", "not_an_amount")),
+        ({"spend_cap": Decimal("1.001")}, ("spend_cap", "not_an_amount")),
+        ({"spend_cap": Decimal("1.5"), "currency": "JPY"}, ("spend_cap", "not_an_amount")),
         ({"currency": "XAU"}, ("currency", "unknown_currency")),
         ({"timezone": "Mars/Olympus"}, ("timezone", "unknown_timezone")),
         ({"timezone": "europe/berlin"}, ("timezone", "unknown_timezone")),
