@@ -65,7 +65,7 @@ class Installation:
         servers = {"DATABASE_URL": self._plan.database_url, "REDIS_URL": self._plan.redis_url}
         self.environment = {**os.environ, **servers, **variables}
         self.url = self._plan.site_url
-        self.key = key or issue_key(name="test", scopes=["ingest", "read", "manage"], actor="system")[1]
+        self.key = key or issue_key(name="test", scopes=["ingest", "gate", "read", "manage"], actor="system")[1]
         self.api = Api(self.url, self.key)
 
     def __enter__(self) -> "Installation":
