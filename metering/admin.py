@@ -1,12 +1,14 @@
-"""Staff pages of usage: events, balances, the ledger and what was booked. Nothing is edited here but a tenant's own thresholds."""
+"""Staff pages of usage: events, balances, holds, the ledger and what was booked. Nothing is edited here but a tenant's own thresholds."""
 
 from typing import Any
 from uuid import UUID
 
+from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
+from django.template.response import TemplateResponse
 
 from billing_site.staff import (
     PARKED,
@@ -25,6 +27,7 @@ from billing_site.staff import (
 )
 from metering.core.measuring import dimension_set
 from metering.models import (
+    Authorization,
     CreditGrant,
     LedgerEntry,
     MeterBalance,
@@ -35,6 +38,7 @@ from metering.models import (
 )
 from metering.selectors.event_details import EventDetail, event_detail
 from metering.selectors.events import decode_data, find_event, unmatched_events
+from metering.services.gate import release_hold
 from metering.services.replaying import replay_events
 from metering.services.tenant_thresholds import set_thresholds
 from subscriptions.core.money import plain
@@ -189,6 +193,7 @@ class MeterBalanceAdmin(ReadOnlyAdmin):
         _quantity("used"),
         _quantity("covered"),
         _quantity("overage"),
+        _quantity("held"),
         shown("state", _state),
     ]
     list_select_related = ["tenant", "meter", "period"]
@@ -219,6 +224,74 @@ class MeterBalanceAdmin(ReadOnlyAdmin):
         "parked_reason",
     ]
     readonly_fields = _figures
+
+
+class Reason(forms.Form):
+    """Asks why, for the audit entry."""
+
+    reason = forms.CharField(max_length=500, widget=forms.Textarea(attrs={"rows": 2}))
+
+
+@admin.register(Authorization)
+class AuthorizationAdmin(ReadOnlyAdmin):
+    """Quantities held for calls before they have run, and what became of them."""
+
+    _figures = [_quantity("quantity"), _quantity("settled_quantity")]
+    list_display = ["key", "tenant", _meter_column, _balance_column, *_figures, "status", "authorized_at", "expires_at"]
+    list_select_related = ["tenant", "balance__meter", "balance__period"]
+    list_filter = ["status", PARKED]
+    ordering = ["-pk"]
+    search_fields = ["tenant__code__exact", "key__exact"]
+    search_help_text = "A tenant's id or an authorization's key, written out in full."
+    actions = ["release"]
+    row_conditions = {"release": lambda row: row.status == Authorization.Status.HELD}
+    _read = [
+        _meter_column,
+        _balance_column,
+        _dimensions_column,
+        *_figures,
+        _quantity("overage_quantity"),
+        shown("estimated cost", lambda row: number(plain(row.amount_precise), row.tenant.currency)),
+        shown("hold ended as", lambda row: row.freed_by or "–"),
+        shown("event", lambda row: _event_link(row)),
+    ]
+    fields = [
+        "id",
+        "tenant",
+        "key",
+        *_read,
+        "decision",
+        "status",
+        "authorized_at",
+        "expires_at",
+        "parked_at",
+        "parked_reason",
+    ]
+    readonly_fields = _read
+
+    def name_of(self, row: Authorization) -> str:
+        """Name the tenant and the key."""
+        return f"{row.tenant}: {row.key}"
+
+    @admin.action(description="Release", permissions=["operate"])
+    def release(self, request: HttpRequest, queryset: QuerySet[Any]) -> TemplateResponse | None:
+        """Free holds of which nothing was used, for a reason."""
+        answers = self.ask(request, queryset, Reason, title="Release")
+        if isinstance(answers, TemplateResponse):
+            return answers
+        actor, reason, now = actor_of(request), answers["reason"], wall_now()
+        self.run_each(
+            request,
+            queryset,
+            lambda row: release_hold(authorization_id=row.pk, now=now, actor=actor, reason=reason),
+            done="Released",
+        )
+        return None
+
+
+def _event_link(row: Authorization) -> str:
+    event = find_event(row.settled_event) if row.settled_event is not None else None
+    return link(event, str(event.pk)) if event is not None else "–"
 
 
 @admin.register(LedgerEntry)

@@ -24,6 +24,7 @@ ROLES: dict[str, dict[str, tuple[str, ...]]] = {
     "support": {
         "subscriptions.tenant": ("add", "change"),
         "metering.usageevent": ("change",),
+        "metering.authorization": ("change",),
     },
     "read-only": {},
 }

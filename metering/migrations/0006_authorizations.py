@@ -11,7 +11,7 @@ from billing_site.database import GuardTrigger
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("metering", "0004_values"),
+        ("metering", "0005_fewer_indexes"),
         ("subscriptions", "0005_aggregations"),
     ]
 

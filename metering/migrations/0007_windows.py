@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     dependencies = [
         ("metering", "0006_authorizations"),
-        ("subscriptions", "0006_spend_cap"),
+        ("subscriptions", "0007_spend_cap"),
     ]
 
     operations = [

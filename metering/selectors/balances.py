@@ -139,15 +139,16 @@ def balances_of_tenants(codes: Iterable[str], *, wall: datetime) -> dict[str, Te
         views = found[view.tenant].views
         assert views is not None
         views.append(view)
-    _read_windows([view for view in all_views if view.pool.windows])
+    _read_windows(found)
     return found
 
 
-def _read_windows(views: Sequence[BalanceView]) -> None:
-    if not views:
+def _read_windows(found: Mapping[str, TenantBalances]) -> None:
+    windowed = [(view, one.now) for one in found.values() for view in one.views or () if view.pool.windows]
+    if not windowed:
         return
-    uses = WindowUses(view.standing.row.pk for view in views)
-    for view in views:
+    uses = WindowUses({view.standing.row.pk: now for view, now in windowed})
+    for view, _ in windowed:
         row = view.standing.row
         view.window_uses = [uses.of(row.pk, window.seconds, held=row.held) for window in view.pool.windows]
 

@@ -1,6 +1,6 @@
 """What stands in the buckets of rolling windows, and what the events say should."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -14,27 +14,29 @@ from subscriptions.models import Tenant
 
 _ZERO = Decimal(0)
 
-# Holds of the pool in other periods that are not closed yet count in its windows, too.
+# Holds of the pool in other periods that are not closed yet count in its windows, too, until their time is up.
 _USES = """
 WITH wanted AS MATERIALIZED (
-    SELECT b.id, b.tenant_id, b.meter_id, b.pool FROM metering_meterbalance b WHERE b.id = ANY(%s::bigint[])
+    SELECT b.id, b.tenant_id, b.meter_id, b.pool, n.now
+    FROM unnest(%s::bigint[], %s::timestamptz[]) AS n (id, now) JOIN metering_meterbalance b ON b.id = n.id
 )
 SELECT w.id, k.window_seconds, k.bucket_at, k.quantity
 FROM wanted w JOIN metering_windowbucket k USING (tenant_id, meter_id, pool)
 UNION ALL
-SELECT w.id, 0, NULL, sum(b.held)
+SELECT w.id, 0, NULL, sum(a.quantity)
 FROM wanted w JOIN metering_meterbalance b USING (tenant_id, meter_id, pool)
-WHERE b.id <> w.id AND b.closed_at IS NULL AND b.held > 0 GROUP BY w.id
+JOIN metering_authorization a ON a.balance_id = b.id AND a.due_at > w.now
+WHERE b.id <> w.id AND b.held > 0 GROUP BY w.id
 """
 
 
 class WindowUses:
-    """What stands in the windows of some balances' pools, read in one query."""
+    """What stands in the windows of some balances' pools, each at its tenant's time, read in one query."""
 
-    def __init__(self, balance_ids: Iterable[int]) -> None:
+    def __init__(self, now_of: Mapping[int, datetime]) -> None:
         self._buckets: dict[tuple[int, int], dict[datetime, Decimal]] = {}
         self._held_elsewhere: dict[int, Decimal] = {}
-        for balance_id, seconds, bucket_at, quantity in run(_USES, [list(balance_ids)]):
+        for balance_id, seconds, bucket_at, quantity in run(_USES, [list(now_of), list(now_of.values())]):
             if bucket_at is None:
                 self._held_elsewhere[balance_id] = quantity
             else:

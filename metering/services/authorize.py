@@ -56,9 +56,11 @@ class Calls:
         """The requests that can be decided."""
         return [one for one in self._resolved if isinstance(one, Call)]
 
-    def keys(self) -> set[tuple[int, str]]:
-        """Return (tenant id, key) of the holds, new or to grow."""
-        return {call.key for call in self.live}
+    def questions(self) -> set[tuple[int, str, int | None, str]]:
+        """Return what is to be known before anything is locked (`holds.read_asked`)."""
+        return {
+            (*call.key, None if call.balance is None else call.balance.id, call.now.isoformat()) for call in self.live
+        }
 
     def placed(self, capped: Container[int]) -> dict[int, PlacedBalance]:
         """Return the balances that may be used, by id, and of `capped` tenants all those of the period: their overage counts against the cap."""
@@ -83,9 +85,9 @@ class Calls:
 
         Raises StaleBalances when another transaction has taken one of the keys since `asked` was read.
         """
-        windowed = {call.balance.id for call in self.live if call.balance and call.pool and call.pool.windows}
+        windowed = {call.balance.id: call.now for call in self.live if call.balance and call.pool and call.pool.windows}
         room = Room(locked, asked.spend_caps, WindowUses(windowed) if windowed else None)
-        deciding = Deciding(locked, room, frozenset(extended), group_id)
+        deciding = Deciding(locked, room, asked.overdue, frozenset(extended), group_id)
         known = asked.holds
         for call in self.live:
             if call.extends is not None:
@@ -136,10 +138,17 @@ class Deciding:
     """Decides on calls one after the other, in memory, and keeps what is to be written."""
 
     def __init__(
-        self, locked: Mapping[int, LockedBalance], room: Room, extended: frozenset[UUID], group_id: UUID
+        self,
+        locked: Mapping[int, LockedBalance],
+        room: Room,
+        overdue: Container[int],
+        extended: frozenset[UUID],
+        group_id: UUID,
     ) -> None:
         self._locked = locked
         self._room = room
+        # Balances that held something whose time was up, before they were locked.
+        self._overdue = overdue
         # Holds that this group extends: their time is not up, whatever is stored.
         self._extended = extended
         self._group_id = group_id
@@ -223,14 +232,22 @@ class Deciding:
         if call.balance is None or call.pool is None:
             assert call.denial is not None  # one or the other
             return Decision(Outcome.DENY, call.denial, _ZERO, quantity, None, None), _ZERO
-        balance = self._locked[call.balance.id]
-        decision, amount = self._room.decide(call, balance)
-        if decision.decision != Outcome.ALLOW and balance.row.held and balance.row.pk not in self._tidied:
-            # What nobody settled in time is not held any more, whether or not the sweeper has come: time decides.
-            self._tidied.add(balance.row.pk)
-            if holds.expire_overdue(balance, now=call.now, besides=self._extended, written_by=self._group_id):
-                decision, amount = self._room.decide(call, balance)
+        if call.balance.id in self._overdue or self._room.has_cap(call):
+            self._expire_overdue(call)
+        decision, amount = self._room.decide(call)
+        if decision.decision == Outcome.DENY and self._expire_overdue(call):
+            decision, amount = self._room.decide(call)
         return decision, amount
+
+    def _expire_overdue(self, call: Call) -> bool:
+        """Free what nobody has settled in time, whether or not the sweeper has come: time decides. Looked for once in a group."""
+        untidy = [one for one in self._room.that_count(call) if one.row.held and one.row.pk not in self._tidied]
+        self._tidied.update(balance.row.pk for balance in untidy)
+        expired = [
+            holds.expire_overdue(balance, now=call.now, besides=self._extended, written_by=self._group_id)
+            for balance in untidy
+        ]
+        return any(expired)
 
     def _take(self, call: Call, amount: Decimal) -> LockedBalance:
         """Hold a call's quantity in its balance's figures."""

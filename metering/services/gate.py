@@ -17,10 +17,11 @@ from metering.models import Authorization
 from metering.selectors.authorizations import FoundHold, find_holds
 from metering.services import holds
 from metering.services.authorize import Calls
-from metering.services.ingest import RESOLUTIONS_MAX, StaleBalances, lock_placed
+from metering.services.ingest import RESOLUTIONS_MAX, Stale, StaleMeters, lock_placed
 from metering.services.posting import lock_balances
-from metering.services.requests import Authorize, Ended, Extend, GateAnswer, GateRequest
+from metering.services.requests import Authorize, Ended, Extend, GateAnswer, GateRequest, Release
 from metering.services.settling import Endings
+from subscriptions.services import audit
 
 Answer = GateAnswer | Ended | DomainError
 
@@ -66,17 +67,18 @@ def _perform(requests: Sequence[GateRequest], group_id: UUID, lock_timeout_ms: i
     found = find_holds(ids) if ids else {}
     calls = Calls([one for one in requests if isinstance(one, Authorize | Extend)], found)
     endings = Endings([one for one in requests if not isinstance(one, Authorize | Extend)], found)
+    stale: Stale | None = None
     for _ in range(RESOLUTIONS_MAX):
         calls.resolve()
-        endings.resolve()
+        endings.resolve(meters_afresh=isinstance(stale, StaleMeters))
         try:
             with transaction.atomic():
                 _write(calls, endings, found, group_id, lock_timeout_ms)
             break
-        except StaleBalances:
-            continue
+        except Stale as error:
+            stale = error
     else:
-        raise RuntimeError(f"the balances of a group changed {RESOLUTIONS_MAX} times while it was being decided")
+        raise RuntimeError(f"what a group uses changed {RESOLUTIONS_MAX} times while it was being decided")
     endings.explain()
     decided, ended = iter(calls.answers()), iter(endings.answers())
     return [next(decided) if isinstance(one, Authorize | Extend) else next(ended) for one in requests]
@@ -85,7 +87,7 @@ def _perform(requests: Sequence[GateRequest], group_id: UUID, lock_timeout_ms: i
 def _write(
     calls: Calls, endings: Endings, found: dict[UUID, FoundHold], group_id: UUID, lock_timeout_ms: int | None
 ) -> None:
-    asked = holds.read_asked(calls.keys() | endings.keys(), lock_timeout_ms=lock_timeout_ms)
+    asked = holds.read_asked(calls.questions() | endings.questions(), lock_timeout_ms=lock_timeout_ms)
     if asked.spend_caps:
         holds.lock_spend(asked.spend_caps)
     own = holds.lock(found) if found else {}
@@ -95,6 +97,19 @@ def _write(
     locked = lock_placed(calls.placed(asked.spend_caps) | placed, also=endings.balances())
     endings.end(counted, locked, group_id)
     calls.decide(asked, own, locked, group_id)
+
+
+def release_hold(*, authorization_id: UUID, now: datetime, actor: str, reason: str) -> None:
+    """Free a hold for staff, with an audit entry. `now` is wall time. Raises AuthorizationEnded for one that was settled."""
+    with transaction.atomic():
+        [answer] = perform([Release(authorization_id, now)])
+        if isinstance(answer, DomainError):
+            raise answer
+        assert isinstance(answer, Ended)  # as a release is answered
+        hold = answer.found.hold
+        authorization = Authorization.objects.get(pk=hold.id)
+        after = {"key": hold.key, "status": hold.status, "quantity": hold.quantity}
+        audit.record(actor=actor, action="release", instance=authorization, after=after, reason=reason)
 
 
 def expire_holds(*, authorization_ids: Sequence[UUID], now: datetime) -> None:

@@ -6,7 +6,7 @@ locks is authorizations by id, then balances by id; so an expiry that comes whil
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
@@ -22,17 +22,22 @@ from subscriptions.core.money import exact
 
 @dataclass(slots=True)
 class Asked:
-    """What is stored about those who ask: the holds that were made under their keys before, and the tenants' caps, where they have any."""
+    """What is stored about those who ask."""
 
-    holds: dict[tuple[int, str], Hold]
-    spend_caps: dict[int, Decimal]
+    # The holds that were made under their (tenant id, key) before.
+    holds: dict[tuple[int, str], Hold] = field(default_factory=dict)
+    # Caps by tenant id, of those who have one.
+    spend_caps: dict[int, Decimal] = field(default_factory=dict)
+    # Balances that hold something whose time is up.
+    overdue: set[int] = field(default_factory=set)
 
 
 # How long to wait for locks is set on the way: NULL leaves the connection's own setting.
 _BY_KEY = f"""
-SELECT patience, t.id, t.spend_cap, {", ".join(f"a.{name}" for name in HOLD_COLUMNS)}
+SELECT patience, t.id, t.spend_cap, w.balance_id,
+       EXISTS (SELECT 1 FROM metering_authorization o WHERE o.balance_id = w.balance_id AND o.due_at <= w.now), {", ".join(f"a.{name}" for name in HOLD_COLUMNS)}
 FROM (SELECT set_config('lock_timeout', COALESCE(%s, current_setting('lock_timeout')), true) AS patience) AS p
-LEFT JOIN unnest(%s::bigint[], %s::text[]) AS w (tenant_id, key) ON true
+LEFT JOIN unnest(%s::bigint[], %s::text[], %s::bigint[], %s::timestamptz[]) AS w (tenant_id, key, balance_id, now) ON true
 LEFT JOIN subscriptions_tenant t ON t.id = w.tenant_id
 LEFT JOIN metering_authorization a ON a.tenant_id = w.tenant_id AND a.key = w.key
 """
@@ -73,18 +78,21 @@ WHERE a.id = d.id
 """
 
 
-def read_asked(keys: Collection[tuple[int, str]], *, lock_timeout_ms: int | None = None) -> Asked:
+def read_asked(questions: Collection[tuple[int, str, int | None, str]], *, lock_timeout_ms: int | None = None) -> Asked:
     """
-    Return what is stored about these (tenant id, key) pairs.
+    Return what is stored about those who ask: tenant id, key, the balance that they would use, the tenant's time in ISO form.
 
     With `lock_timeout_ms` the transaction waits no longer than this for any lock.
     """
-    tenants, names = columns(list(keys), 2)
+    tenants, keys, balances, nows = columns(list(questions), 4)
     patience = None if lock_timeout_ms is None else str(lock_timeout_ms)
-    asked = Asked({}, {})
-    for _, tenant_id, spend_cap, *row in run(_BY_KEY, [patience, plain_array(tenants), text_array(names)]):
+    arrays = [plain_array(tenants), text_array(keys), plain_array(balances), plain_array(nows)]
+    asked = Asked()
+    for _, tenant_id, spend_cap, balance_id, is_overdue, *row in run(_BY_KEY, [patience, *arrays]):
         if spend_cap is not None:
             asked.spend_caps[tenant_id] = spend_cap
+        if is_overdue:
+            asked.overdue.add(balance_id)
         if row[0] is not None:
             hold = Hold(*row)
             asked.holds[hold.tenant_id, hold.key] = hold

@@ -39,10 +39,22 @@ class Room:
         self._spent: dict[int, Decimal] = {}
         self._estimators: dict[int, Estimator] = {}
 
-    def decide(self, call: Call, balance: LockedBalance) -> tuple[Decision, Decimal]:
+    def has_cap(self, call: Call) -> bool:
+        """Whether the tenant's spend is capped."""
+        return call.tenant_id in self._spend_caps
+
+    def that_count(self, call: Call) -> list[LockedBalance]:
+        """Return the balances whose holds stand in a call's way: its own, and for a capped tenant all of the period."""
+        assert call.balance is not None  # without one it was denied
+        if not self.has_cap(call):
+            return [self._locked[call.balance.id]]
+        return [self._locked[placed.id] for placed in call.balance.period.balances.values()]
+
+    def decide(self, call: Call) -> tuple[Decision, Decimal]:
         """Return the decision on a call whose balance is locked, and what its overage would cost."""
         assert call.balance is not None  # without either it was denied
         assert call.pool is not None
+        balance = self._locked[call.balance.id]
         quantity, pool = call.request.quantity, call.pool
         state = state_of(balance, call.now, call.balance.period.ends_at)
         amount = self._amount(call, state, balance)

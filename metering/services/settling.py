@@ -16,9 +16,10 @@ from metering.core.measuring import SETTLED_SOURCE, dimension_set, settled_data
 from metering.models import Authorization
 from metering.selectors.authorizations import AuthorizationNotFound, FoundHold, Hold
 from metering.selectors.balances import BalanceView
+from metering.selectors.meters import counting_meters
 from metering.services import event_rows, holds
 from metering.services.candidates import Candidate, Group, classify
-from metering.services.ingest import post_counted, views_of
+from metering.services.ingest import StaleMeters, post_counted, views_of
 from metering.services.posting import LockedBalance
 from metering.services.requests import (
     ACCEPTED,
@@ -101,11 +102,12 @@ class Endings:
             one.candidate, one.fingerprint = candidate, _fingerprint(candidate)
         self._views: dict[int, BalanceView] = {}
 
-    def resolve(self) -> None:
-        """Find what the settling events count; again, where that has changed since."""
+    def resolve(self, *, meters_afresh: bool) -> None:
+        """Find what the settling events count; again, where that has changed since, or meters have been added."""
         if self._settling:
             self._group.start_over()
-            classify(self._group)
+            self._meters = counting_meters(afresh=meters_afresh)
+            classify(self._group, self._meters)
             event_rows.answer_rejected_repeats(self._group)
 
     def take(self, locked: Mapping[UUID, Hold]) -> None:
@@ -124,15 +126,25 @@ class Endings:
                     one.refusal = AuthorizationEnded(f"The authorization {hold.id} was settled.")
 
     def store(self, posting_id: UUID) -> list[Candidate]:
-        """Store the events that settle, and return those that are new and count for something."""
+        """
+        Store the events that settle, and return those that are new and count for something.
+
+        Raises StaleMeters when a meter has been added since they were resolved.
+        """
         settling = {id(one.candidate) for one in self._live if one.is_open}
         candidates = [one for one in self._group.storable() if id(one) in settling]
-        fresh = event_rows.insert(candidates, posting_id) if candidates else []
+        if not candidates:
+            return []
+        fresh, sum_of_meter_ids = event_rows.insert(candidates, posting_id)
+        if sum_of_meter_ids != self._meters.sum_of_ids:
+            raise StaleMeters
         return [candidate for candidate in fresh if candidate.counts]
 
-    def keys(self) -> set[tuple[int, str]]:
-        """Return (tenant id, key) of the authorizations."""
-        return {(one.hold.tenant_id, one.hold.key) for one in self._live}
+    def questions(self) -> set[tuple[int, str, int | None, str]]:
+        """Return what is to be known of the authorizations' tenants before anything is locked (`holds.read_asked`)."""
+        return {
+            (one.hold.tenant_id, one.hold.key, None, one.found.now(one.request.now).isoformat()) for one in self._live
+        }
 
     def balances(self) -> set[int]:
         """Return the ids of the balances in which something is freed."""

@@ -4,6 +4,8 @@ import json
 import re
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
+from uuid import UUID
 
 import pytest
 from django.contrib import admin
@@ -19,6 +21,8 @@ from billing_site.management.commands.bootstrap import ensure_groups
 from invoices.api.subscriptions import CancelInput
 from invoices.models import Invoice
 from metering.models import MeterBalance, ThresholdCrossing, ThresholdWatch, UsageEvent
+from metering.services.gate import perform
+from metering.services.requests import Authorize, Settle
 from subscriptions.models import (
     ApiKey,
     AuditEntry,
@@ -90,6 +94,12 @@ def make_draft(document: dict | None = None) -> TierVersion:
 
 def use(world: World) -> None:
     world.use(12_000, time=JUNE)
+    hold(world)
+
+
+def hold(world: World, key: str = "call") -> UUID:
+    [answer] = perform([Authorize(world.tenant.code, "tokens", Decimal(70), key, {}, 300, wall_now())])
+    return answer.authorization
 
 
 @pytest.mark.parametrize(("app", "model"), PAGES)
@@ -438,6 +448,19 @@ def test_unmatched_events_are_counted_again(ann):
 
     assert late.position() == ("5", "5", "0")
     assert audited("replay", "metering.usageevent").after == {"subject": "late_org", "counted": 1, "unmatched": 0}
+
+
+def test_a_hold_is_released_for_a_reason(ann):
+    world = make_world()
+    first, second = hold(world, "first"), hold(world, "second")
+    assert "Release" in ann.get(page("metering", "authorization", "change", first)).content.decode()
+    assert "Released: 1" in confirm(ann, "metering", "authorization", "release", first, reason="the gateway has died")
+    assert world.balance().held == 70
+    entry = audited("release", "metering.authorization")
+    assert (entry.reason, entry.after["status"]) == ("the gateway has died", "released")
+    perform([Settle(second, Decimal(7), None, wall_now())])
+    assert "was settled" in confirm(ann, "metering", "authorization", "release", second, reason="too late")
+    assert world.balance().used == 7
 
 
 def test_staff_and_groups_leave_entries_without_passwords(ann):

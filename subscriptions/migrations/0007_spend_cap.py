@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("subscriptions", "0005_aggregations"),
+        ("subscriptions", "0006_room_for_leases"),
     ]
 
     operations = [

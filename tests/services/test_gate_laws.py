@@ -1,0 +1,302 @@
+"""
+No story of calls, usage and time grants a hold beyond a limit, refuses one that fits, loses a hold, or frees one twice.
+
+Beside the real services runs a model that knows single events and holds, counts them anew at each question, and has no buckets, no balances
+and no order of locks. Each story is a tenant of its own, with a hard limit, a bounded overage, a rolling window, and a spend cap over both meters.
+"""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import count
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from invoices.services.advancing import advance
+from invoices.services.due import run_due
+from metering.models import Authorization, MeterBalance
+from metering.services.checking import check_call
+from metering.services.gate import perform
+from metering.services.ingest import record_events
+from metering.services.requests import Authorize, Extend, NewEvent, Record, Release, Settle
+from subscriptions.models import Meter, TestClock, Tier, TierVersion
+from tests.world import at, charge, make_meter, make_world, publish
+
+pytestmark = pytest.mark.django_db
+
+START = at("2026-06-29 20:00")
+PERIODS = [at("2026-06-01 00:00"), at("2026-07-01 00:00"), at("2026-08-01 00:00"), at("2026-09-01 00:00")]
+GRACE = timedelta(hours=1)
+WINDOW, BUCKET = timedelta(hours=5), timedelta(minutes=5)
+TOKENS, IMAGES = "tokens", "images"
+# Included, overage at most, window at most, price of a unit of overage.
+INCLUDED = {TOKENS: 1000, IMAGES: 100}
+BEYOND = {TOKENS: 0, IMAGES: 80}
+IN_WINDOW = {TOKENS: 600, IMAGES: None}
+PRICE = {TOKENS: Decimal("0.01"), IMAGES: Decimal("0.10")}
+CAP = Decimal(6)
+_keys = count(1)
+
+
+def period_of(instant):
+    return max(place for place, starts_at in enumerate(PERIODS) if starts_at <= instant)
+
+
+@dataclass
+class Held:
+    meter: str
+    quantity: int
+    amount: Decimal
+    authorized_at: datetime
+    expires_at: datetime
+    is_live: bool = True
+
+
+@dataclass
+class Model:
+    """What happened, one by one."""
+
+    now: datetime = START
+    usage: list[tuple[str, datetime, int]] = field(default_factory=list)
+    holds: dict[object, Held] = field(default_factory=dict)
+    closed: set[int] = field(default_factory=set)
+
+    def expire(self):
+        for hold in self.holds.values():
+            if hold.expires_at <= self.now or period_of(hold.authorized_at) in self.closed:
+                hold.is_live = False
+
+    def close(self):
+        """Let the periods close whose grace is over; nothing is held of them any more."""
+        self.closed |= {place for place in range(period_of(self.now)) if PERIODS[place + 1] + GRACE <= self.now}
+        self.expire()
+
+    def used(self, meter, place):
+        return sum(quantity for name, time, quantity in self.usage if name == meter and period_of(time) == place)
+
+    def held(self, meter, place):
+        self.expire()
+        return sum(
+            one.quantity
+            for one in self.holds.values()
+            if one.is_live and one.meter == meter and place in (None, period_of(one.authorized_at))
+        )
+
+    def overage(self, meter, used):
+        return max(0, used - INCLUDED[meter])
+
+    def estimate(self, meter, quantity):
+        place = period_of(self.now)
+        before = self.used(meter, place) + self.held(meter, place)
+        # Usage that no grant covers is overage already; grants that are left cover holds first.
+        left = max(0, INCLUDED[meter] - self.used(meter, place)) - self.held(meter, place)
+        assert before >= 0
+        return PRICE[meter] * min(quantity, max(0, quantity - left))
+
+    def fits(self, meter, quantity, *, window):
+        place = period_of(self.now)
+        taken = self.used(meter, place) + self.held(meter, place)
+        in_window = self.held(meter, None) + sum(
+            used for name, time, used in self.usage if name == meter and time > self.now - window
+        )
+        spent = sum(PRICE[one] * self.overage(one, self.used(one, place)) for one in INCLUDED)
+        spent += sum(one.amount for one in self.holds.values() if one.is_live and period_of(one.authorized_at) == place)
+        return (
+            taken + quantity <= INCLUDED[meter] + BEYOND[meter]
+            and (IN_WINDOW[meter] is None or in_window + quantity <= IN_WINDOW[meter])
+            and spent + self.estimate(meter, quantity) <= CAP
+        )
+
+
+class Story:
+    """A tenant, and the model beside it."""
+
+    def __init__(self):
+        self.model = Model()
+        self.world = make_world(version=limited_version(), starts_at=PERIODS[0], now=START, spend_cap=CAP)
+        self.sent = 0
+
+    @property
+    def wall(self):
+        return datetime.now(tz=UTC)
+
+    def asking(self, meter, quantity, ttl_seconds=300):
+        key = f"law-{next(_keys)}"
+        return Authorize(self.world.tenant.code, meter, Decimal(quantity), key, {}, ttl_seconds, self.wall)
+
+    def do(self, name, *given):
+        getattr(self, name)(*given)
+        self.compare()
+
+    def authorize(self, meter, quantity, ttl_seconds):
+        request = self.asking(meter, quantity, ttl_seconds)
+        asked = check_call(request)
+        [answer] = perform([request])
+        assert (asked.decision, asked.estimated_amount) == (answer.decision, answer.estimated_amount)
+        assert self.decided(answer, meter, quantity)
+        if answer.authorization is not None:
+            expires_at = self.model.now + timedelta(seconds=ttl_seconds)
+            self.model.holds[answer.authorization] = Held(
+                meter, quantity, answer.estimated_amount, self.model.now, expires_at
+            )
+
+    def authorize_many(self, meter, quantity, times):
+        """Several calls of one group: each counts for the next."""
+        requests = [self.asking(meter, quantity) for _ in range(times)]
+        for answer in perform(requests):
+            assert self.decided(answer, meter, quantity)
+            if answer.authorization is not None:
+                self.model.holds[answer.authorization] = Held(
+                    meter, quantity, answer.estimated_amount, self.model.now, self.model.now + timedelta(seconds=300)
+                )
+
+    def decided(self, answer, meter, quantity):
+        """Whether the answer is right: granted only if it fits, and if it fits with a bucket to spare."""
+        assert answer.estimated_amount == self.model.estimate(meter, quantity)
+        if answer.decision.decision == "deny":
+            return not self.model.fits(meter, quantity, window=WINDOW + BUCKET)
+        return self.model.fits(meter, quantity, window=WINDOW)
+
+    def settle(self, place, quantity):
+        if (found := self.hold(place)) is None:
+            return
+        authorization, hold = found
+        self.model.expire()
+        [ended] = perform([Settle(authorization, Decimal(quantity), None, self.wall)])
+        assert ended.found.hold.freed_by != "settled" or hold.is_live
+        self.model.usage.append((hold.meter, hold.authorized_at, quantity))
+        del self.model.holds[authorization]
+        # Again: the same, and something else.
+        again, other = perform(
+            [
+                Settle(authorization, Decimal(quantity), None, self.wall),
+                Settle(authorization, Decimal(quantity + 1), None, self.wall),
+            ]
+        )
+        assert (again.found.hold.settled_quantity, other.code) == (quantity, "conflict")
+
+    def release(self, place):
+        if (found := self.hold(place)) is None:
+            return
+        authorization, hold = found
+        for _ in range(2):
+            [ended] = perform([Release(authorization, self.wall)])
+            assert ended.found.hold.freed_by in ("released", "expired")
+        hold.is_live = False
+
+    def extend(self, place, quantity, ttl_seconds):
+        if (found := self.hold(place)) is None:
+            return
+        authorization, hold = found
+        self.model.expire()
+        fits = self.model.fits(hold.meter, quantity, window=WINDOW)
+        fits_early = self.model.fits(hold.meter, quantity, window=WINDOW + BUCKET)
+        [answer] = perform([Extend(authorization, Decimal(quantity), ttl_seconds, self.wall)])
+        if not hold.is_live:
+            assert answer.code == "authorization_ended"
+        elif period_of(hold.authorized_at) != period_of(self.model.now):
+            assert answer.decision.reason == "period_ended"
+        elif answer.decision.decision == "deny":
+            assert not fits_early
+        else:
+            assert fits
+            hold.quantity += quantity
+            hold.amount += answer.estimated_amount
+            hold.expires_at = max(hold.expires_at, self.model.now + timedelta(seconds=ttl_seconds))
+
+    def record(self, meter, quantity, back):
+        time = max(self.model.now - timedelta(seconds=back), PERIODS[0])
+        self.sent += 1
+        data = {"total_tokens": Decimal(quantity)} if meter == TOKENS else {"images": Decimal(quantity)}
+        event = NewEvent(self.world.tenant.code, "law", f"e{self.sent}", meter, time, data)
+        [report] = record_events([Record([event], self.wall)])
+        assert [outcome.status for outcome in report.outcomes] == ["accepted"]
+        self.model.usage.append((meter, time, quantity))
+
+    def drift(self, seconds):
+        """Let time pass without anybody coming to what is due."""
+        self.model.now += timedelta(seconds=seconds)
+        TestClock.objects.filter(pk=self.world.clock.pk).update(now=self.model.now)
+
+    def sweep(self):
+        """Let everything due be done: openings, closings, expiries."""
+        self.world.clock.refresh_from_db()
+        run_due(until=self.model.now, clock=self.world.clock)
+        self.model.close()
+
+    def advance(self, seconds):
+        self.model.now += timedelta(seconds=seconds)
+        self.sweep()
+        advance(clock_id=self.world.clock.pk, to=self.model.now, actor="system")
+        self.model.close()
+
+    def hold(self, place):
+        if not self.model.holds:
+            return None
+        return list(self.model.holds.items())[place % len(self.model.holds)]
+
+    def compare(self):
+        """Hold every balance, and every hold, to the model."""
+        stored = Authorization.objects.filter(tenant=self.world.tenant)
+        overdue = stored.filter(due_at__lte=self.model.now)
+        for balance in MeterBalance.objects.filter(tenant=self.world.tenant).select_related("meter", "period"):
+            place = period_of(balance.period.starts_at)
+            held_late = sum(one.quantity for one in overdue if one.balance_id == balance.pk)
+            assert balance.used == self.model.used(balance.meter.code, place)
+            assert balance.held - held_late == self.model.held(balance.meter.code, place)
+
+
+def limited_version():
+    """Return the version that all stories run on."""
+    if not Meter.objects.filter(code=TOKENS).exists():
+        make_meter(TOKENS, event_type=TOKENS)
+        make_meter(IMAGES, event_type=IMAGES, value_property="images")
+    if Tier.objects.filter(code="laws").exists():
+        return TierVersion.objects.get(tier__code="laws")
+    tokens, images = ({"model": "per_unit", "unit_amount": str(PRICE[meter])} for meter in (TOKENS, IMAGES))
+    limits = [{"quantity": str(IN_WINDOW[TOKENS]), "window": "PT5H"}]
+    return publish(
+        "laws",
+        charges=[
+            charge(meter=TOKENS, included=str(INCLUDED[TOKENS]), at_limit="deny", limits=limits, price=tokens),
+            charge(
+                meter=IMAGES, included=str(INCLUDED[IMAGES]), overage_quantity_max=str(BEYOND[IMAGES]), price=images
+            ),
+        ],
+    )
+
+
+METERS = st.sampled_from([TOKENS, IMAGES])
+QUANTITIES = st.sampled_from([1, 7, 20, 60, 99, 100, 250, 400, 600])
+PLACES = st.integers(0, 20)
+# Some that only bring the next minute, and some that pass an expiry, a window, a boundary, a closing.
+SECONDS = st.sampled_from([1, 59, 60, 301, 3600, 5 * 3600, 18_301, 86_400, 86_400 * 2])
+TTL = st.sampled_from([1, 60, 300, 86_400])
+OPERATIONS = st.one_of(
+    st.tuples(st.just("authorize"), METERS, QUANTITIES, TTL),
+    st.tuples(st.just("authorize"), METERS, QUANTITIES, TTL),
+    st.tuples(st.just("authorize_many"), METERS, QUANTITIES, st.integers(2, 5)),
+    st.tuples(st.just("settle"), PLACES, QUANTITIES),
+    st.tuples(st.just("release"), PLACES),
+    st.tuples(st.just("extend"), PLACES, QUANTITIES, TTL),
+    st.tuples(st.just("record"), METERS, QUANTITIES, st.sampled_from([0, 30, 3600, 18_000, 90_000])),
+    st.tuples(st.just("drift"), SECONDS),
+    st.tuples(st.just("sweep")),
+    st.tuples(st.just("advance"), SECONDS),
+)
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(st.lists(OPERATIONS, min_size=5, max_size=40))
+def test_every_story_of_calls_usage_and_time_is_that_of_its_single_events(operations):
+    story = Story()
+    for name, *given_ in operations:
+        story.do(name, *given_)
+    story.sweep()
+    story.compare()
