@@ -236,7 +236,7 @@ class Reason(forms.Form):
 class AuthorizationAdmin(ReadOnlyAdmin):
     """Quantities held for calls before they have run, and what became of them."""
 
-    _figures = [_quantity("quantity"), _quantity("settled_quantity")]
+    _figures = [_quantity("quantity"), shown("settled quantity", lambda row: _settled(row), order="settled_quantity")]
     list_display = ["key", "tenant", _meter_column, _balance_column, *_figures, "status", "authorized_at", "expires_at"]
     list_select_related = ["tenant", "balance__meter", "balance__period"]
     list_filter = ["status", PARKED]
@@ -287,6 +287,10 @@ class AuthorizationAdmin(ReadOnlyAdmin):
             done="Released",
         )
         return None
+
+
+def _settled(row: Authorization) -> str:
+    return "–" if row.settled_quantity is None else number(plain(row.settled_quantity))
 
 
 def _event_link(row: Authorization) -> str:

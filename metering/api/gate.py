@@ -213,7 +213,11 @@ def handle_check(tenant: str, meter: str, quantity: Decimal, now: datetime) -> A
         headers["Retry-After"] = str(max(1, _seconds_until(limit.frees_at, answer.now)))
     detail = f"The gate denies the call: {answer.decision.reason}."
     problem = problem_bytes(429, answer.decision.reason, "The gate denies the call", detail)
-    return Answer(429, msgspec.json.encode(msgspec.json.decode(problem) | decision_document(answer)), headers)
+    # Nothing is held, and `status` is the problem's.
+    said = {
+        name: value for name, value in decision_document(answer).items() if name not in ("id", "status", "expires_at")
+    }
+    return Answer(429, msgspec.json.encode(msgspec.json.decode(problem) | said), headers)
 
 
 def _read_authorize(body: bytes, headers: Mapping[str, str], now: datetime) -> tuple[Authorize, bool]:
