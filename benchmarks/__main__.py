@@ -19,7 +19,7 @@ from benchmarks.stage import Stage
 # "single" and "batch" are all that begin so.
 NAMES = (
     *("single", "single-1", "single-32", "single-64", "single-128", "batch", "batch-100", "batch-1000", "hot", "mixed"),
-    *("duplicates", "balances", "redis", "closing", "growth"),
+    *("duplicates", "balances", "gate", "redis", "closing", "growth"),
 )
 RESULTS = Path(__file__).parent / "results.md"
 

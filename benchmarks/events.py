@@ -36,3 +36,8 @@ def batch(subjects: Sequence[str], ids: Sequence[str]) -> bytes:
     return msgspec.json.encode(
         [document(subjects[index % len(subjects)], event_id) for index, event_id in enumerate(ids)]
     )
+
+
+def hold(tenant: str, key: str) -> bytes:
+    """Return the body of a request to hold one token, for longer than a run takes."""
+    return msgspec.json.encode({"tenant": tenant, "meter": "tokens", "quantity": 1, "key": key, "ttl_seconds": 86_400})

@@ -16,6 +16,7 @@ BATCHES_LEAST = 3 * BATCH_CONNECTIONS
 SINGLES_LEAST, SINGLES_LEAST_IN_A_ROW, SINGLES_MANY = 30, 4, 512
 READ = frozenset({200})
 ACCEPTED = frozenset({202})
+HELD = frozenset({201})
 
 
 class Loads:
@@ -25,6 +26,8 @@ class Loads:
         self._stage, self._client, self._key = stage, client, key
         # New events sent so far, by address.
         self.sent = Counter[str]()
+        # Holds of one token asked for so far, by address.
+        self.held = Counter[str]()
 
     def gets(self, name: str, paths: Iterator[str], *, at_once: int) -> Path:
         """Return a path that reads, a request being its unit."""
@@ -43,6 +46,16 @@ class Loads:
             return [self._post(path, body) for body in bodies]
 
         return self._http(name, prepare, connections=at_once, first=max(50, at_once), least=_least(at_once))
+
+    def holds(self, name: str, path: str, subjects: Iterator[str], *, at_once: int) -> Path:
+        """Return a path that holds a token with each request, of the subjects in turn."""
+
+        def prepare(units: int) -> list[bytes]:
+            self.held[path] += units
+            return [self._post(path, events.hold(next(subjects), one)) for one in events.new_ids(units)]
+
+        least = _least(at_once)
+        return self._http(name, prepare, connections=at_once, first=max(50, at_once), least=least, allowed=HELD)
 
     def batches(
         self, name: str, path: str, subjects: Iterator[str], *, size: int, tenants: int = 1, again: bool = False

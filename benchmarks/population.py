@@ -9,7 +9,7 @@ from django.db.models import Q, Sum
 
 from benchmarks import events
 from benchmarks.cloning import MODELS, Copies, rows_of
-from benchmarks.naive.models import NaiveBalance, NaiveEvent
+from benchmarks.naive.models import NaiveBalance, NaiveEvent, NaiveHold
 from invoices.services.subscribing import start_subscription
 from metering.models import MeterBalance
 from subscriptions.models import BillingPeriod, Tenant, TierVersion
@@ -33,11 +33,11 @@ def build(administrator: psycopg.Connection) -> str:
     copied = subscribe("many", version=version, starts_at=now - timedelta(hours=1), now=now)
     clone(administrator, copied, copies=MANY)
     with connections["naive"].schema_editor() as editor:
-        for model in (NaiveEvent, NaiveBalance):
+        for model in (NaiveEvent, NaiveBalance, NaiveHold):
             editor.create_model(model)
     balances = [NaiveBalance(subject=code, included=INCLUDED) for code in [NAIVE_HOT, *many_tenants()]]
     NaiveBalance.objects.using("naive").bulk_create(balances)
-    _, secret = keys.issue_key(name="bench", scopes=["ingest", "read", "manage"], actor=ACTOR)
+    _, secret = keys.issue_key(name="bench", scopes=["ingest", "gate", "read", "manage"], actor=ACTOR)
     return secret
 
 
@@ -100,6 +100,12 @@ def used() -> Decimal:
 def naive_used() -> Decimal:
     """Return what the naive views counted."""
     return NaiveBalance.objects.using("naive").aggregate(used=Sum("used"))["used"]
+
+
+def held() -> tuple[Decimal, Decimal]:
+    """Return what is held of the product's balances, and of the naive ones."""
+    naive = NaiveBalance.objects.using("naive").aggregate(held=Sum("held"))
+    return MeterBalance.objects.aggregate(held=Sum("held"))["held"], naive["held"]
 
 
 def hot_positions() -> dict[str, tuple[Decimal, Decimal, Decimal]]:

@@ -21,6 +21,7 @@ BATCHES = (100, 1000)
 RECOVERY_SECONDS = 1.5
 # The product's address, which a shim may serve before Django does, and the same view under an address that a shim does not know.
 EVENTS, VIEW = "/api/v1/events", "/api/v1/bench/events"
+HOLDS, HOLDS_VIEW, NAIVE_HOLDS = "/api/v1/authorizations", "/api/v1/bench/authorizations", "/bench/naive/holds"
 HELLO, NAIVE, NAIVE_BATCH, LEAN_BATCH = (
     "/bench/hello",
     "/bench/naive/events",
@@ -61,6 +62,7 @@ class Suite:
         self._mixed()
         self._duplicates()
         self._balances()
+        self._gate()
         self._redis_down()
 
     def _singles(self, at_once: int) -> None:
@@ -122,6 +124,18 @@ class Suite:
         addresses = (f"/api/v1/tenants/{code}/balances" for code in self._few)
         self._add(self._loads.gets("balances", addresses, at_once=64))
         self._row("balances", "GET balances, 64 at once, against hello", "balances", "hello, 64 at once", (0.7, 0.9))
+
+    def _gate(self) -> None:
+        hello, gated = "hello, 64 at once", {"view": (0.4, 0.8), "shim": (0.8, 1.3)}
+        for door, address in {"view": HOLDS_VIEW, self._door: HOLDS if self._door == "shim" else HOLDS_VIEW}.items():
+            name = f"authorizations, {door}, 64 at once"
+            self._add(self._loads.holds(name, address, self._few, at_once=64))
+            self._row("gate", f"{name}, against hello", name, hello, gated[door])
+        self._add(self._loads.holds("authorizations, hot", HOLDS, repeat(population.HOT), at_once=64))
+        naive = "authorizations, hot, a lock per request"
+        self._add(self._loads.holds(naive, NAIVE_HOLDS, repeat(population.NAIVE_HOT), at_once=64))
+        title = "authorizations of one hot tenant, 64 at once, against a lock per request"
+        self._row("gate", title, "authorizations, hot", naive, (3, 10))
 
     def _redis_down(self) -> None:
         for what, like in (
@@ -198,6 +212,10 @@ class Suite:
             for whose, (used, number) in books.items()
             if used != number * events.TOKENS
         ]
+        ours, naive = population.held()
+        asked = self._loads.held
+        if (ours, naive) != (asked[HOLDS] + asked[HOLDS_VIEW], asked[NAIVE_HOLDS]):
+            faults.append(f"{ours} tokens are held, and {naive} by the naive view; asked for were {dict(asked)}.")
         for code, (used, covered, overage) in population.hot_positions().items():
             if (covered, overage) != (min(used, population.INCLUDED), max(used - population.INCLUDED, 0)):
                 faults.append(f"{code} used {used}, of which {covered} are covered and {overage} overage.")

@@ -10,8 +10,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from benchmarks.naive.views import LeanBatch, NaiveBatch, NaiveEvents
+from benchmarks.naive.views import LeanBatch, NaiveBatch, NaiveEvents, NaiveHolds
 from billing_site import urls
+from metering.api.authorizations import Authorizations
 from metering.api.events import Events
 
 
@@ -36,9 +37,11 @@ def worker(request: HttpRequest) -> HttpResponse:
 urlpatterns = [
     path("bench/worker", worker),
     path("bench/hello", Hello.as_view()),
-    # The product's own view, under an address that a shim before Django does not know.
+    # The product's own views, under addresses that a shim before Django does not know.
     path("api/v1/bench/events", Events.as_view()),
+    path("api/v1/bench/authorizations", Authorizations.as_view()),
     path("bench/naive/events", NaiveEvents.as_view()),
+    path("bench/naive/holds", NaiveHolds.as_view()),
     path("bench/naive/batch", NaiveBatch.as_view()),
     path("bench/naive/lean-batch", LeanBatch.as_view()),
     *urls.urlpatterns,

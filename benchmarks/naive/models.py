@@ -1,4 +1,4 @@
-"""Two tables: the events, and a balance for each subject and meter."""
+"""Three tables: the events, a balance for each subject, and what is held of it."""
 
 from django.db import models
 
@@ -28,6 +28,7 @@ class NaiveBalance(models.Model):
     included = models.DecimalField(max_digits=24, decimal_places=6)
     used = models.DecimalField(max_digits=24, decimal_places=6, default=0)
     overage = models.DecimalField(max_digits=24, decimal_places=6, default=0)
+    held = models.DecimalField(max_digits=24, decimal_places=6, default=0)
 
     def __str__(self) -> str:
         return self.subject
@@ -36,3 +37,18 @@ class NaiveBalance(models.Model):
         """Add usage."""
         self.used += quantity
         self.overage = max(self.used - self.included, 0)
+
+
+class NaiveHold(models.Model):
+    """A quantity held of a balance."""
+
+    balance = models.ForeignKey(NaiveBalance, on_delete=models.CASCADE)
+    key = models.CharField(max_length=255)
+    quantity = models.DecimalField(max_digits=24, decimal_places=6)
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["balance", "key"], name="naive_hold_once")]
+
+    def __str__(self) -> str:
+        return self.key

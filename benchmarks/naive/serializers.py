@@ -28,3 +28,12 @@ class LeanEventSerializer(NaiveEventSerializer):
 
     class Meta(NaiveEventSerializer.Meta):
         validators = ()
+
+
+class NaiveHoldSerializer(serializers.Serializer):
+    """A call that is about to run."""
+
+    tenant = serializers.CharField(max_length=100)
+    meter = serializers.CharField(max_length=100)
+    quantity = serializers.DecimalField(max_digits=24, decimal_places=6)
+    key = serializers.CharField(max_length=255)

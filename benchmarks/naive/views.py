@@ -1,6 +1,7 @@
-"""The endpoints: one event in a transaction of its own, and a batch by `bulk_create`."""
+"""The endpoints: one event or hold in a transaction of its own, and a batch by `bulk_create`."""
 
 from collections import Counter
+from datetime import timedelta
 
 from django.db import IntegrityError, transaction
 from rest_framework.authentication import BaseAuthentication
@@ -11,10 +12,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from benchmarks.naive.models import NaiveBalance, NaiveEvent
-from benchmarks.naive.serializers import ALIAS, LeanEventSerializer, NaiveEventSerializer
+from benchmarks.naive.models import NaiveBalance, NaiveEvent, NaiveHold
+from benchmarks.naive.serializers import ALIAS, LeanEventSerializer, NaiveEventSerializer, NaiveHoldSerializer
 from subscriptions.api.authentication import KeyHolder
 from subscriptions.models import ApiKey, Meter, Tenant
+from subscriptions.selectors.clock import wall_now
 from subscriptions.selectors.keys import KeyInfo, digest_of
 
 
@@ -54,6 +56,36 @@ class NaiveEvents(APIView):
         except IntegrityError:
             return Response({"duplicate": True})
         return Response({**serializer.data, "used": balance.used, "overage": balance.overage}, status=202)
+
+
+class NaiveHolds(APIView):
+    """Holds, one lock for each request."""
+
+    authentication_classes = (NaiveAuthentication,)
+    parser_classes = (JSONParser,)
+    renderer_classes = (JSONRenderer,)
+    required_scopes = {"POST": "gate"}
+
+    def post(self, request: Request) -> Response:
+        """Hold the quantity under the balance's lock; beyond what is included it is allowed, and said."""
+        serializer = NaiveHoldSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        asked = serializer.validated_data
+        try:
+            with transaction.atomic(using=ALIAS):
+                tenant = Tenant.objects.using(ALIAS).get(code=asked["tenant"])
+                balance = NaiveBalance.objects.using(ALIAS).select_for_update().get(subject=tenant.code)
+                left = balance.included - balance.used - balance.held
+                expires_at = wall_now() + timedelta(seconds=300)
+                hold = NaiveHold.objects.using(ALIAS).create(
+                    balance=balance, key=asked["key"], quantity=asked["quantity"], expires_at=expires_at
+                )
+                balance.held += asked["quantity"]
+                balance.save(using=ALIAS)
+        except IntegrityError:
+            return Response({"duplicate": True})
+        decision = "allow" if asked["quantity"] <= left else "allow_overage"
+        return Response({"id": hold.pk, "decision": decision, "remaining": max(left, 0)}, status=201)
 
 
 class NaiveBatch(APIView):
