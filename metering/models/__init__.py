@@ -24,9 +24,9 @@ __all__ = [
     "Posting",
     "SeenValue",
     "SegmentTotal",
+    "TenantSpend",
     "ThresholdCrossing",
     "ThresholdWatch",
-    "TenantSpend",
     "UsageEvent",
     "WindowBucket",
 ]

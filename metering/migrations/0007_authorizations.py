@@ -11,8 +11,8 @@ from billing_site.database import GuardTrigger
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("metering", "0005_fewer_indexes"),
-        ("subscriptions", "0005_aggregations"),
+        ("metering", "0006_thresholds"),
+        ("subscriptions", "0006_room_for_leases"),
     ]
 
     operations = [

@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("metering", "0006_authorizations"),
+        ("metering", "0007_authorizations"),
         ("subscriptions", "0007_spend_cap"),
     ]
 
