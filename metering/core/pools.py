@@ -27,6 +27,9 @@ class Offer:
     at_limit: str
     overage_quantity_max: Decimal | None
     thresholds: tuple[Threshold, ...] = ()
+    # How much of what is left of the allowance moves on when a period closes, and for how many periods.
+    rollover_max: Decimal = Decimal(0)
+    rollover_periods: int = 1
 
     @property
     def pool_key(self) -> str:
@@ -48,6 +51,9 @@ class Pool:
     unit_amount: Decimal | None
     # Those of all its charges: what they look at is the pool.
     thresholds: tuple[Threshold, ...]
+    # Of its leading charge.
+    rollover_max: Decimal = Decimal(0)
+    rollover_periods: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,8 @@ def pools_of(offers: Sequence[Offer]) -> MeterPools:
             charges=charges,
             unit_amount=_unit_amount(charges),
             thresholds=tuple(dict.fromkeys(one for offer in members for one in offer.thresholds)),
+            rollover_max=leader.rollover_max if leader else Decimal(0),
+            rollover_periods=leader.rollover_periods if leader else 1,
         )
     return MeterPools(
         by_key=pools,

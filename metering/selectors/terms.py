@@ -23,6 +23,8 @@ def pools_of_version(version_id: int) -> dict[int, MeterPools]:
                 charge.at_limit,
                 charge.overage_quantity_max,
                 tuple(threshold_of(document) for document in charge.thresholds),
+                charge.rollover_max,
+                charge.rollover_periods,
             )
         )
     return {meter_id: pools_of(meter_offers) for meter_id, meter_offers in offers.items()}

@@ -132,7 +132,7 @@ def lock_counted(counted: Sequence[Candidate]) -> dict[int, LockedBalance]:
     Raises StaleBalances when a close, a change or a grant has come between reading and locking.
     """
     placed = {count.balance.id: count.balance for candidate in counted for count in candidate.counts}
-    locked = lock_balances(placed)
+    locked = lock_balances(placed, wide=[one.id for one in placed.values() if one.is_wide])
     stale = [
         one.tenant for one in placed.values() if one.id not in locked or not _is_as_placed(locked[one.id].row, one)
     ]

@@ -43,6 +43,9 @@ class UsageCharge:
     overage_quantity_max: Decimal | None
     # As they were read: {"percent": 80}, {"amount": "50", "once": "life"}.
     thresholds: tuple[Mapping[str, Any], ...]
+    # How much of what is left of the allowance moves into the next period, and for how many it stays.
+    rollover_max: Decimal
+    rollover_periods: int
     price: Price
 
 
@@ -182,6 +185,8 @@ def _usage_charge(charge: Charge) -> UsageCharge:
         at_limit=charge.at_limit,
         overage_quantity_max=charge.overage_quantity_max,
         thresholds=tuple(charge.thresholds),
+        rollover_max=charge.rollover_max,
+        rollover_periods=charge.rollover_periods,
         price=price_of(charge),
     )
 

@@ -190,8 +190,6 @@ def check_publishable(document: Mapping[str, Any]) -> None:
             continue
         if charge["limits"]:
             reading.fault(f"{path}.limits", TermsNotAvailable.code, message)
-        if Decimal(charge["rollover_max"]) > 0:
-            reading.fault(f"{path}.rollover_max", TermsNotAvailable.code, message)
     if reading.faults:
         raise TermsNotAvailable("The draft has terms that this release cannot carry out.", errors=reading.faults)
 
