@@ -1,5 +1,5 @@
 """
-Runs what is due: opening, booking, closing and the look for late usage, the longest due first.
+Runs what is due: opening, recurring grants, booking, closing and the look for late usage, the longest due first.
 
 Beat's sweep and a test clock's advance are this same function, so that a test clock proves the real schedule. There is no job table: the
 work is a row with a due time, claimed by a lease. In wall time rows are claimed and run in chunks, a transaction each, which is what makes
@@ -24,8 +24,9 @@ from billing_site.database import among, claim, run_with_retries
 from invoices.services.closing import bill_late_usage, book_balance, close_periods
 from invoices.services.invoicing import lock_subscriptions
 from invoices.services.subscribing import open_due
-from metering.models import MeterBalance, ThresholdWatch
+from metering.models import GrantSchedule, MeterBalance, ThresholdWatch
 from metering.services import watching
+from metering.services.grant_schedules import make_due_grants
 from subscriptions.models import BillingPeriod, Subscription, TestClock
 from subscriptions.services import clocks
 
@@ -82,6 +83,11 @@ def _open(subscription_ids: Sequence[int], now: datetime) -> None:
     open_due(subscriptions=list(lock_subscriptions(subscription_ids).values()), now=now)
 
 
+def _make_grants(schedule_ids: Sequence[int], now: datetime) -> None:
+    for schedule_id in schedule_ids:
+        make_due_grants(schedule_id=schedule_id, now=now)
+
+
 def _book(balance_ids: Sequence[int], now: datetime) -> None:
     for balance_id in balance_ids:
         book_balance(balance_id=balance_id, now=now)
@@ -107,6 +113,12 @@ KINDS = (
         _open,
         lambda row: f"subscription {row.public_id}",
         chunk=CHUNK,
+    ),
+    DueWork(
+        "make_grants",
+        lambda: GrantSchedule.objects.select_related("tenant"),
+        _make_grants,
+        lambda row: f"grant schedule {row.public_id}",
     ),
     DueWork(
         "book_overage",
@@ -179,7 +191,7 @@ def sweep(*, now: datetime, seconds_max: float) -> list[JournalEntry]:
     return journal
 
 
-def release_parked(row: Subscription | MeterBalance | BillingPeriod | ThresholdWatch) -> None:
+def release_parked(row: Subscription | MeterBalance | BillingPeriod | ThresholdWatch | GrantSchedule) -> None:
     """Give a parked row all of its tries again. The caller records who asked for it."""
     type(row)._base_manager.filter(pk=row.pk).update(parked_at=None, parked_reason="", attempts=0, leased_until=None)
 

@@ -1,4 +1,4 @@
-"""Grants and their schedules as the API reads and shows them."""
+"""Grants, and the schedules that make them, as the API reads and shows them."""
 
 from datetime import datetime
 from typing import Any
@@ -10,11 +10,40 @@ from metering.api.documents import DimensionsField, PeriodDocument
 from metering.models import CreditGrant
 from metering.models.grants import KEY_LENGTH_MAX
 from metering.selectors.grants import standing_of
+from metering.services.grant_schedules import Recurrence
 from metering.services.grants import PRIORITY_MAX, GrantTerms
+from subscriptions.core.periods import Interval
 from subscriptions.selectors.catalog import get_meter
 
 GIVEN_KINDS = [CreditGrant.Kind.PROMOTIONAL.value, CreditGrant.Kind.PURCHASED.value]
 STATUSES = ["pending", "active", "used_up", "expired", "voided", "rolled_over"]
+
+
+class EveryInput(StrictSerializer):
+    """How often a grant is given again, counted from the first in the tenant's time zone."""
+
+    interval = serializers.ChoiceField([one.value for one in Interval])
+    count = serializers.IntegerField(min_value=1, max_value=366, default=1, help_text="Every so many intervals.")
+    until = TimestampField(
+        required=False, allow_null=True, help_text="No grant begins then or later; no end if absent."
+    )
+    expires_after = serializers.IntegerField(
+        min_value=1,
+        max_value=1000,
+        default=1,
+        allow_null=True,
+        help_text="After how many times that a grant expires: 1, when the next begins. Null: never.",
+    )
+
+    @staticmethod
+    def recurrence(given: dict[str, Any]) -> Recurrence:
+        """Return what is asked for."""
+        return Recurrence(
+            interval=Interval(given["interval"]),
+            count=given["count"],
+            until=given.get("until"),
+            expires_after=given["expires_after"],
+        )
 
 
 class GrantInput(StrictSerializer):
@@ -36,6 +65,19 @@ class GrantInput(StrictSerializer):
     )
     expires_at = TimestampField(required=False, allow_null=True, help_text="Never if absent.")
     key = TextField(max_length=KEY_LENGTH_MAX, required=False, help_text="Your own id of the grant: it is given once.")
+
+    every = EveryInput(
+        required=False,
+        allow_null=True,
+        help_text="Give it again and again; the answer is a schedule. Without `expires_at`.",
+    )
+
+    def validate(self, attrs: Any) -> Any:
+        """Refuse two ways of saying when a recurring grant expires."""
+        if attrs.get("every") and attrs.get("expires_at"):
+            message = "Does not go with `every`, whose `expires_after` says when each grant expires."
+            raise serializers.ValidationError({"expires_at": message}, code="invalid")
+        return attrs
 
     def validate_quantity(self, value: Any) -> Any:
         """Refuse nothing at all."""
@@ -99,3 +141,31 @@ class GrantDocument(serializers.Serializer[Any]):
 def grant_document(grant: CreditGrant, now: datetime) -> dict[str, Any]:
     """Return a grant as every answer shows it, with what has become of it by the tenant's time."""
     return dict(GrantDocument({"grant": grant, "standing": standing_of(grant, at=now)}).data)
+
+
+class EveryDocument(serializers.Serializer[Any]):
+    """How often a schedule makes a grant."""
+
+    interval = serializers.CharField()
+    count = serializers.IntegerField(source="interval_count")
+    until = TimestampField(allow_null=True)
+    expires_after = serializers.IntegerField(allow_null=True)
+
+
+class ScheduleDocument(serializers.Serializer[Any]):
+    """What gives a tenant credit again and again."""
+
+    id = serializers.UUIDField(source="public_id")
+    tenant = CodeField(source="tenant.code")
+    meter = CodeField(source="meter.code")
+    dimensions = DimensionsField(source="pool", help_text="Of its pool; empty for the meter's shared one.")
+    kind = serializers.ChoiceField(GIVEN_KINDS)
+    priority = serializers.IntegerField()
+    key = serializers.CharField(help_text="Empty where none was given.")
+    quantity = DecimalStringField(help_text="Of each grant.")
+    every = EveryDocument(source="*")
+    effective_at = TimestampField(source="starts_at", help_text="When the first grant begins.")
+    next_at = TimestampField(source="due_at", allow_null=True, help_text="When the next begins; null: none will.")
+    made = serializers.IntegerField(help_text="How many boundaries have passed.")
+    voided_at = TimestampField(allow_null=True)
+    created_at = TimestampField()

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import PolymorphicProxySerializer, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -14,14 +14,19 @@ from billing_site.http.pagination import page
 from billing_site.http.queries import NO_PARAMETERS, QueryParameters, code
 from billing_site.http.schema import PAGING, page_of, query
 from metering.api.documents import ReasonInput
-from metering.api.grant_documents import GrantDocument, GrantInput, grant_document
+from metering.api.grant_documents import EveryInput, GrantDocument, GrantInput, ScheduleDocument, grant_document
 from metering.models import CreditGrant
-from metering.selectors.grants import find_grants, get_grant
+from metering.selectors.grants import find_grants, get_grant, get_schedule
 from metering.services import grants
+from metering.services.grant_schedules import schedule_grants
 from subscriptions.models import Tenant
 from subscriptions.selectors.catalog import get_meter
 from subscriptions.selectors.clock import now_for
 from subscriptions.selectors.tenants import get_tenant
+
+GRANT_OR_SCHEDULE = PolymorphicProxySerializer(
+    component_name="GrantOrSchedule", serializers=[GrantDocument, ScheduleDocument], resource_type_field_name=None
+)
 
 
 class Grants(APIView):
@@ -49,20 +54,26 @@ class Grants(APIView):
         operation_id="create_grant",
         summary="Give a tenant credit beyond its allowance",
         request=GrantInput,
-        responses={201: GrantDocument, 200: GrantDocument},
+        responses={201: GRANT_OR_SCHEDULE, 200: GRANT_OR_SCHEDULE},
     )
     def post(self, request: Request, tenant: str) -> Response:
         """
         The same `key` with the same content is the same grant (200); with other content it is refused (409).
 
-        A start in the past of an open period is taken: usage since then is walked again, and may be covered after all.
+        A start in the past of an open period is taken: usage since then is walked again, and may be covered after all. With `every` the
+        answer is the schedule that makes the grants.
         """
         NO_PARAMETERS.read(request)
         owner = get_tenant(tenant)
         given = GrantInput.checked(request.data)
         terms = GrantInput.terms(given)
-        now = now_for(owner)
-        grant, is_new = grants.grant_credit(tenant=owner, terms=terms, now=now, actor=actor_of(request))
+        now, actor = now_for(owner), actor_of(request)
+        if given.get("every"):
+            every = EveryInput.recurrence(given["every"])
+            schedule, is_new = schedule_grants(tenant=owner, terms=terms, every=every, now=now, actor=actor)
+            shown = ScheduleDocument(get_schedule(tenant=owner, public_id=schedule.public_id)).data
+            return Response(shown, status=201 if is_new else 200)
+        grant, is_new = grants.grant_credit(tenant=owner, terms=terms, now=now, actor=actor)
         return _answer(owner, grant, now, status=201 if is_new else 200)
 
 

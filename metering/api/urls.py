@@ -4,6 +4,7 @@ from django.urls import URLPattern, URLResolver, path, re_path
 
 from metering.api.balances import Balances
 from metering.api.events import EventReplay, EventReversal, Events
+from metering.api.grant_schedules import GrantScheduleById, GrantSchedules, GrantScheduleVoid
 from metering.api.grants import GrantById, Grants, GrantVoid
 from metering.api.ledger import Ledger
 from metering.api.thresholds import Thresholds
@@ -24,4 +25,11 @@ urlpatterns: list[URLPattern | URLResolver] = [
     re_path(rf"{_TENANT}/grants\Z", Grants.as_view(), name="grants"),
     re_path(rf"{_TENANT}/grants/(?P<grant>{_UUID})\Z", GrantById.as_view(), name="grant"),
     re_path(rf"{_TENANT}/grants/(?P<grant>{_UUID})/void\Z", GrantVoid.as_view(), name="grant-void"),
+    re_path(rf"{_TENANT}/grant-schedules\Z", GrantSchedules.as_view(), name="grant-schedules"),
+    re_path(rf"{_TENANT}/grant-schedules/(?P<schedule>{_UUID})\Z", GrantScheduleById.as_view(), name="grant-schedule"),
+    re_path(
+        rf"{_TENANT}/grant-schedules/(?P<schedule>{_UUID})/void\Z",
+        GrantScheduleVoid.as_view(),
+        name="grant-schedule-void",
+    ),
 ]

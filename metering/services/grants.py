@@ -115,27 +115,26 @@ def void_grant(*, grant: CreditGrant, reason: str, now: datetime, actor: str) ->
     return run_with_retries(lambda: _void(grant, reason, now, actor))
 
 
-def locked_tenant(tenant: Tenant, now: datetime) -> Tenant:
+def lock_tenant(tenant: Tenant, now: datetime) -> Tenant:
     """
     Lock a tenant and its subscriptions, open the periods that have begun, and return the tenant.
 
-    Under these locks no subscription starts, no period of it opens or closes, and no other grant of it comes or goes. Raises
-    ClockAdvancing (409).
+    Under these locks no subscription of it starts, no period opens or closes, and no other grant of it comes or goes.
     """
-    locked = Tenant.objects.select_for_update(no_key=True, of=("self",)).select_related("test_clock").get(pk=tenant.pk)
-    if locked.test_clock is not None and locked.test_clock.status == TestClock.Status.ADVANCING:
-        raise ClockAdvancing(
-            "The tenant's test clock is advancing; try again when it is done.", headers={"Retry-After": "1"}
-        )
-    lock_subscriptions_of(locked, now)
+    tenants = Tenant.objects.select_for_update(no_key=True, of=("self",)).select_related("test_clock")
+    locked = tenants.get(pk=tenant.pk)
+    subscriptions = Subscription.objects.select_for_update(no_key=True, of=("self",)).select_related("tenant")
+    owned = list(subscriptions.filter(tenant=locked).order_by("pk"))
+    open_periods([one for one in owned if one.due_at is not None and one.due_at <= now], now=now)
     return locked
 
 
-def lock_subscriptions_of(tenant: Tenant, now: datetime) -> None:
-    """Lock the tenant's subscriptions, and open the periods of them that have begun."""
-    subscriptions = Subscription.objects.select_for_update(no_key=True, of=("self",)).select_related("tenant")
-    owned = list(subscriptions.filter(tenant=tenant).order_by("pk"))
-    open_periods([one for one in owned if one.due_at is not None and one.due_at <= now], now=now)
+def refuse_advancing(tenant: Tenant) -> None:
+    """Raise ClockAdvancing (409) while the tenant's test clock is."""
+    if tenant.test_clock is not None and tenant.test_clock.status == TestClock.Status.ADVANCING:
+        raise ClockAdvancing(
+            "The tenant's test clock is advancing; try again when it is done.", headers={"Retry-After": "1"}
+        )
 
 
 def open_balances(*, tenant_id: int, meter_id: int, pool: str) -> list[MeterBalance]:
@@ -190,7 +189,8 @@ def take_out(grants: Sequence[CreditGrant], *, posting: Posting) -> None:
 
 @transaction.atomic
 def _grant(tenant: Tenant, terms: GrantTerms, now: datetime, actor: str) -> tuple[CreditGrant, bool]:
-    locked = locked_tenant(tenant, now)
+    locked = lock_tenant(tenant, now)
+    refuse_advancing(locked)
     content = terms.content()
     existing = same_key(locked, terms.key, content)
     if existing is not None:
@@ -217,7 +217,7 @@ def _grant(tenant: Tenant, terms: GrantTerms, now: datetime, actor: str) -> tupl
 
 
 def give(grant: CreditGrant, *, now: datetime) -> None:
-    """Write a grant of a pool, and let what is open follow it. The caller holds the locks of `locked_tenant`."""
+    """Write a grant of a pool, and let what is open follow it. The caller holds the locks of `lock_tenant`."""
     balances = open_balances(tenant_id=grant.tenant_id, meter_id=grant.meter_id, pool=grant.pool)
     write_grants([grant], posting_kind="grant")
     recut([one for one in balances if meets(grant.as_core(), one.period.period)], now=now)
@@ -291,7 +291,7 @@ def _pool_faults(tenant: Tenant, terms: GrantTerms, now: datetime) -> list[tuple
 
 @transaction.atomic
 def _void(grant: CreditGrant, reason: str, now: datetime, actor: str) -> CreditGrant:
-    locked_tenant(grant.tenant, now)
+    refuse_advancing(lock_tenant(grant.tenant, now))
     balances = open_balances(tenant_id=grant.tenant_id, meter_id=grant.meter_id, pool=grant.pool)
     voided = CreditGrant.objects.select_for_update(no_key=True, of=("self",)).select_related("tenant", "meter")
     row = voided.filter(pk=grant.pk).first()
