@@ -28,6 +28,7 @@ from subscriptions.core.prices import RATES_WHOLE_VALUE
 from subscriptions.models import BillingPeriod, Meter, Subscription, Tenant, TestClock
 from subscriptions.selectors.agreement import running_subscription
 from subscriptions.services import audit
+from subscriptions.services.clocks import ClockAdvancing
 
 PRIORITY_MAX = 32_767
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -49,13 +50,6 @@ class NotVoidable(DomainError):
 
     code = "grant_not_voidable"
     title = "The grant cannot be voided"
-
-
-class ClockAdvancing(DomainError):
-    """The tenant's test clock is advancing."""
-
-    code = "clock_advancing"
-    title = "Test clock advancing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +101,8 @@ def void_grant(*, grant: CreditGrant, reason: str, now: datetime, actor: str) ->
     """
     Take a promotional or purchased grant back: from `now` on it covers nothing.
 
-    What was burned stays burned, and events that occurred before `now` and come late may still burn it, so that any order of the same
-    events gives the same position. So the `void` entry, for what is then left, is posted when the last open period that the grant had
+    What was burned by usage before `now` stays burned, and events of that time that come late may still burn it, so that any order of the
+    same events gives the same position. So the `void` entry, for what is then left, is posted when the last open period that the grant had
     touched closes, and at once where there is none; from `now` on nothing is shown as left. Calling again changes nothing. Raises
     NotVoidable for an allowance or a rollover and for a grant whose time is over, and ClockAdvancing (409).
     """
@@ -132,9 +126,7 @@ def lock_tenant(tenant: Tenant, now: datetime) -> Tenant:
 def refuse_advancing(tenant: Tenant) -> None:
     """Raise ClockAdvancing (409) while the tenant's test clock is."""
     if tenant.test_clock is not None and tenant.test_clock.status == TestClock.Status.ADVANCING:
-        raise ClockAdvancing(
-            "The tenant's test clock is advancing; try again when it is done.", headers={"Retry-After": "1"}
-        )
+        raise ClockAdvancing("The tenant's test clock is advancing; try again when it is done.")
 
 
 def open_balances(*, tenant_id: int, meter_id: int, pool: str) -> list[MeterBalance]:
@@ -257,11 +249,19 @@ def _time_faults(
     tenant: Tenant, terms: GrantTerms, effective_at: datetime, now: datetime
 ) -> list[tuple[str, str, str]]:
     faults = []
-    if terms.expires_at is not None and terms.expires_at <= max(effective_at, now):
-        faults.append(("expires_at", "invalid", "Must be later than now and than effective_at."))
+    expires_at = terms.expires_at
+    if expires_at is not None and expires_at <= effective_at:
+        faults.append(("expires_at", "invalid", "Must be later than effective_at."))
+    elif expires_at is not None and expires_at <= now and not _touches_open_time(tenant, effective_at, expires_at):
+        faults.append(("expires_at", "invalid", "Must be later than now, or lie in an open period."))
     if effective_at < now and closed_until(tenant) > effective_at:
         faults.append(("effective_at", "period_closed", "Lies in a closed period, whose burns are final."))
     return faults
+
+
+def _touches_open_time(tenant: Tenant, starts_at: datetime, ends_at: datetime) -> bool:
+    not_closed = BillingPeriod.objects.filter(tenant=tenant, closed_at__isnull=True)
+    return not_closed.filter(starts_at__lt=ends_at, ends_at__gt=starts_at).exists()
 
 
 def closed_until(tenant: Tenant) -> datetime:

@@ -11,6 +11,7 @@ from metering.models import CreditGrant, LedgerEntry, MeterBalance, Posting
 from metering.selectors.grants import pool_grants, pool_key
 from metering.selectors.terms import pools_of_version
 from metering.services.recutting import reach_of
+from metering.services.watching import look_later
 from subscriptions.models import BillingPeriod, Subscription
 from subscriptions.services import agreement
 
@@ -98,6 +99,7 @@ def _reach(balances: Sequence[MeterBalance]) -> None:
         return
     for balance in balances:
         balance.cuts, balance.is_wide = reach_of(balance, grants.get(pool_key(balance), []))
+    look_later({balance.tenant_id: balance.period.starts_at for balance in balances if balance.is_wide})
     wide = {pool_key(balance) for balance in balances if balance.is_wide}
     if not wide:
         return

@@ -146,7 +146,7 @@ WHERE b.id = ANY(%s::bigint[])
 _WIDE_MATES = """
 SELECT o.id FROM metering_meterbalance b
 JOIN metering_meterbalance o ON (o.tenant_id, o.meter_id, o.pool) = (b.tenant_id, b.meter_id, b.pool)
-WHERE b.id = ANY(%s::bigint[]) AND o.is_wide AND o.closed_at IS NULL
+WHERE b.id = ANY(%s::bigint[]) AND b.closed_at IS NULL AND o.is_wide AND o.closed_at IS NULL
 """
 
 
@@ -155,7 +155,7 @@ def lock_balances(balance_ids: Iterable[int], *, wide: Collection[int] = ()) -> 
     Lock these balances in id order, and read them with the grants of their pools.
 
     One lock per balance and group of requests. The lock of a balance guards its grants, so they need none of their own. Of those among
-    them that are `wide`, the pool's other wide balances are locked and returned, too. Who these are, and which are wide, was read before
+    them that are `wide` and open, the pool's other open wide balances are locked and returned, too. Who these are, and which are wide, was read before
     the lock: a caller compares the epochs of the balances that it asked for with what it read before, as whoever changes that raises them.
     """
     wanted = {*balance_ids, *(row[0] for row in run(_WIDE_MATES, [plain_array(wide)]))} if wide else set(balance_ids)

@@ -20,6 +20,7 @@ from metering.models import CreditGrant, MeterBalance
 from metering.selectors.grants import pool_grants, pool_key
 from metering.selectors.terms import pools_of_version
 from metering.services.posting import Movement, lock_balances, post
+from metering.services.watching import look
 from subscriptions.core.money import exact
 from subscriptions.core.prices import Price
 from subscriptions.core.pricing import clamp_event
@@ -50,7 +51,8 @@ def recut(balances: Sequence[MeterBalance], *, now: datetime) -> None:
     Let open balances follow the grants of their pools as they are stored now, and raise their epochs.
 
     The caller holds the locks of all of them, and with a wide one those of the pool's other wide ones; their periods and tenants are at
-    hand. `now` is the tenant's, and dates the booking that falls due where overage has moved.
+    hand. `now` is the tenant's, and dates the booking that falls due where overage has moved. Thresholds that what is included has reached
+    are told of.
     """
     grants = pool_grants({pool_key(balance) for balance in balances})
     movements: list[Movement] = []
@@ -66,7 +68,9 @@ def recut(balances: Sequence[MeterBalance], *, now: datetime) -> None:
     locked = lock_balances(ids, wide=[balance.pk for balance in balances if balance.is_wide])
     for one in locked.values():
         one.walks_again = one.row.events > 0
-    post(movements, posting_id=uuid7(), kind="walk", locked=locked, now_of=dict.fromkeys(locked, now))
+    times = dict.fromkeys(locked, now)
+    post(movements, posting_id=uuid7(), kind="walk", locked=locked, now_of=times)
+    look(locked, now_of=times)
 
 
 def reach_of(balance: MeterBalance, grants: Iterable[CreditGrant]) -> tuple[list[datetime], bool]:

@@ -96,7 +96,7 @@ class Story:
         now = self.world.now
         first_open = self.pool.periods[self.pool.closed][0]
         effective_at = max(now + timedelta(days=since / 4), first_open)
-        expires_at = None if lasts is None else max(effective_at, now) + timedelta(days=lasts / 4)
+        expires_at = None if lasts is None else effective_at + timedelta(days=lasts / 4)
         terms = GrantTerms(
             meter=Meter.objects.get(code="tokens"),
             dimensions={},
