@@ -115,12 +115,6 @@ KINDS = (
         chunk=CHUNK,
     ),
     DueWork(
-        "make_grants",
-        lambda: GrantSchedule.objects.select_related("tenant"),
-        _make_grants,
-        lambda row: f"grant schedule {row.public_id}",
-    ),
-    DueWork(
         "book_overage",
         lambda: MeterBalance.objects.select_related("meter", "tenant"),
         _book,
@@ -140,13 +134,22 @@ KINDS = (
         lambda row: f"period {row.public_id}",
     ),
     DueWork(
+        "make_grants",
+        lambda: GrantSchedule.objects.select_related("tenant"),
+        _make_grants,
+        lambda row: f"grant schedule {row.public_id}",
+    ),
+    DueWork(
         "look_at_thresholds",
         lambda: ThresholdWatch.objects.select_related("tenant"),
         _look_at_thresholds,
         lambda row: f"thresholds of {row.tenant.code}",
     ),
 )
-"""In the order in which they are run when due at the same time: a boundary opens before the period that it ends closes."""
+"""
+In the order in which they are run when due at the same time: a boundary opens before the period that it ends closes, and credit that comes
+again is there before thresholds miss it.
+"""
 
 
 def run_due(*, until: datetime, clock: TestClock | None = None, seconds_max: float | None = None) -> list[JournalEntry]:

@@ -56,7 +56,7 @@ FIXED = GuardTrigger(
 class Migration(migrations.Migration):
     dependencies = [
         ("metering", "0006_thresholds"),
-        ("subscriptions", "0007_tenant_thresholds"),
+        ("subscriptions", "0006_room_for_leases"),
     ]
 
     operations = [

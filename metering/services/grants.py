@@ -248,15 +248,14 @@ def check_terms(tenant: Tenant, terms: GrantTerms, *, effective_at: datetime, no
 def _time_faults(
     tenant: Tenant, terms: GrantTerms, effective_at: datetime, now: datetime
 ) -> list[tuple[str, str, str]]:
-    faults = []
     expires_at = terms.expires_at
     if expires_at is not None and expires_at <= effective_at:
-        faults.append(("expires_at", "invalid", "Must be later than effective_at."))
-    elif expires_at is not None and expires_at <= now and not _touches_open_time(tenant, effective_at, expires_at):
-        faults.append(("expires_at", "invalid", "Must be later than now, or lie in an open period."))
+        return [("expires_at", "invalid", "Must be later than effective_at.")]
     if effective_at < now and closed_until(tenant) > effective_at:
-        faults.append(("effective_at", "period_closed", "Lies in a closed period, whose burns are final."))
-    return faults
+        return [("effective_at", "period_closed", "Lies in a closed period, whose burns are final.")]
+    if expires_at is not None and expires_at <= now and not _touches_open_time(tenant, effective_at, expires_at):
+        return [("expires_at", "invalid", "Must be later than now, or lie in an open period.")]
+    return []
 
 
 def _touches_open_time(tenant: Tenant, starts_at: datetime, ends_at: datetime) -> bool:

@@ -99,7 +99,6 @@ def _reach(balances: Sequence[MeterBalance]) -> None:
         return
     for balance in balances:
         balance.cuts, balance.is_wide = reach_of(balance, grants.get(pool_key(balance), []))
-    look_later({balance.tenant_id: balance.period.starts_at for balance in balances if balance.is_wide})
     wide = {pool_key(balance) for balance in balances if balance.is_wide}
     if not wide:
         return
@@ -108,3 +107,8 @@ def _reach(balances: Sequence[MeterBalance]) -> None:
     )
     ids = [mate.pk for mate in mates.order_by("pk") if pool_key(mate) in wide]
     MeterBalance.objects.filter(pk__in=ids).update(epoch=F("epoch") + 1)
+    look_later({one.tenant_id: one.period.starts_at for one in balances if one.is_wide and _has_thresholds(one)})
+
+
+def _has_thresholds(balance: MeterBalance) -> bool:
+    return bool(pools_of_version(balance.period.version_id)[balance.meter_id].by_key[balance.pool].thresholds)
