@@ -228,6 +228,7 @@ def post(
     kind: str,
     locked: Mapping[int, LockedBalance],
     now_of: Mapping[int, datetime],
+    cause: thresholds.Cause = thresholds.Cause.USAGE,
 ) -> None:
     """
     Place the movements, and write the posting with everything that follows from them.
@@ -236,7 +237,7 @@ def post(
     reversal, are entered as overage first and then put right by walking the segments again; a value that falls needs no walk, as it
     has one segment. A closed balance's burns are frozen: late usage is overage, and a reversal lowers overage first.
 
-    `now_of` gives each balance's tenant time, which dates the booking that falls due.
+    `now_of` gives each balance's tenant time, which dates the booking that falls due; `cause` is why thresholds are reached by it.
     """
     if len(now_of) < len(locked):
         now_of = _now_of_mates(locked, now_of)
@@ -254,7 +255,7 @@ def post(
     if entries:
         _write(posting_id, kind, movements, entries, locked.values())
     if any(balance.watch is not None or not balance.watch_is_known for balance in locked.values()):
-        thresholds.cross(locked.values(), now_of=now_of)
+        thresholds.cross(locked.values(), now_of=now_of, cause=cause)
 
 
 def _now_of_mates(locked: Mapping[int, LockedBalance], now_of: Mapping[int, datetime]) -> dict[int, datetime]:

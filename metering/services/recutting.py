@@ -20,6 +20,7 @@ from metering.models import CreditGrant, MeterBalance
 from metering.selectors.grants import pool_grants, pool_key
 from metering.selectors.terms import pools_of_version
 from metering.services.posting import Movement, lock_balances, post
+from metering.services.thresholds import Cause
 from metering.services.watching import look
 from subscriptions.core.money import exact
 from subscriptions.core.prices import Price
@@ -69,7 +70,7 @@ def recut(balances: Sequence[MeterBalance], *, now: datetime) -> None:
     for one in locked.values():
         one.walks_again = one.row.events > 0
     times = dict.fromkeys(locked, now)
-    post(movements, posting_id=uuid7(), kind="walk", locked=locked, now_of=times)
+    post(movements, posting_id=uuid7(), kind="walk", locked=locked, now_of=times, cause=Cause.GRANT)
     look(locked, now_of=times)
 
 

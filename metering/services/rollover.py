@@ -5,7 +5,7 @@ Owns which part of an allowance rolls over, once, and when a grant of the pool i
 and of those that something moves into.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from itertools import groupby
@@ -14,13 +14,13 @@ from typing import NamedTuple
 from django.db import connection
 from django.db.models import Q
 
-from billing_site.database import uuid7
+from billing_site.database import among, uuid7
 from metering.core.pools import Pool
 from metering.core.segments import meets
 from metering.models import CreditGrant, LedgerEntry, MeterBalance, Posting
 from metering.selectors.grants import PoolKey, pool_grants, pool_key
 from metering.selectors.terms import pools_of_version
-from metering.services.grants import take_out, write_grants
+from metering.services.grants import open_balances, take_out, write_grants
 from metering.services.rows import insert_rows, update_rows
 from subscriptions.core.money import exact
 from subscriptions.core.periods import next_period
@@ -97,7 +97,7 @@ def take_out_allowances(balances: Sequence[MeterBalance], rolling: Rolling) -> l
     by_id = {balance.pk: balance for balance in balances}
     lefts = [
         _Left(*row)
-        for row in CreditGrant.objects.filter(balance_id__in=by_id, remaining__gt=_ZERO)
+        for row in CreditGrant.objects.filter(among("balance_id", by_id), remaining__gt=_ZERO)
         .order_by("pk")
         .values_list("pk", "tenant_id", "balance_id", "kind", "effective_at", "remaining")
     ]
@@ -114,7 +114,20 @@ def take_out_allowances(balances: Sequence[MeterBalance], rolling: Rolling) -> l
     _post(lefts, {grant_id: grant.quantity for grant_id, grant in rolls.items()})
     if rolls:
         write_grants(list(rolls.values()), posting_kind="close")
-    return [targets[left.balance_id] for left in lefts if left.grant_id in rolls]
+    return [
+        balance
+        for left in lefts
+        if left.grant_id in rolls
+        for balance in _reached(rolls[left.grant_id], targets[left.balance_id], closing=by_id)
+    ]
+
+
+def _reached(grant: CreditGrant, target: MeterBalance, *, closing: Collection[int]) -> list[MeterBalance]:
+    """Return the open balances that a rollover reaches: the next one's, and where it lasts, whatever has been opened since."""
+    if grant.balance_id is not None:
+        return [target]
+    later = open_balances(tenant_id=grant.tenant_id, meter_id=grant.meter_id, pool=grant.pool)
+    return [one for one in later if one.pk not in closing and meets(grant.as_core(), one.period.period)]
 
 
 def settle_pools(balances: Sequence[MeterBalance], *, now: datetime) -> None:

@@ -96,6 +96,24 @@ def test_two_periods_that_close_at_once_roll_one_into_the_other():
     assert rolled(2).quantity == 30
 
 
+def test_what_lasts_reaches_every_period_that_is_open_by_then():
+    world = make_world(version=rolling(50, periods=3), now=at("2026-06-10 00:00"))
+    keep_open(world)
+    move(world, "2026-08-05 00:00")
+    world.use(120)
+    period = BillingPeriod.objects.get(sequence=1)
+    close_periods(period_ids=[period.pk], now=world.now)
+    assert rolled(1).expires_at == at("2026-10-01 00:00")
+    # What June left burns first in August, too: 50, and 70 of its own 100.
+    assert of_period(world, 3) == (120, 120)
+    assert figures(rolled(1))[0] == 50
+    keep_open(world)
+
+
+def keep_open(world):
+    BillingPeriod.objects.filter(tenant=world.tenant, closed_at=None).update(due_at=None)  # nobody closes it in time
+
+
 def test_nothing_rolls_out_of_a_last_period():
     world = make_world(version=rolling(50), now=at("2026-06-10 00:00"))
     cancel_subscription(
