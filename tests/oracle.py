@@ -12,7 +12,7 @@ the API, with the models `flat`, `per_unit`, `package`, `graduated` and `volume`
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -31,7 +31,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Grant:
-    """`paid` says that it was purchased; an allowance is not."""
+    """`paid` says that it was purchased; an allowance is not. `rolled` says that it was left of one: then `ranked_at` may be its rank."""
 
     id: int | str
     quantity: Number
@@ -41,6 +41,8 @@ class Grant:
     priority: int = 0
     paid: bool = False
     created_at: datetime | None = None
+    rolled: bool = False
+    ranked_at: datetime | None = None
 
     def is_live(self, instant: datetime) -> bool:
         if instant < self.effective_at:
@@ -107,6 +109,76 @@ def position(events: Iterable[Event], grants: Sequence[Grant]) -> Position:
     return result
 
 
+@dataclass
+class Pool:
+    """
+    A pool over several periods, told as it happens: what comes in, what closes, what rolls over.
+
+    Whatever was received before its period closed counts as if it had been known from the beginning; what comes later is overage. So the
+    position is always that of one walk over the single events. `periods` are the starts and ends of those that are open or closed.
+    """
+
+    allowance: Number
+    rollover_max: Number = 0
+    rollover_periods: int = 1
+    periods: list[tuple[datetime, datetime]] = field(default_factory=list)
+    closed: int = 0
+    grants: dict[int | str, Grant] = field(default_factory=dict)
+    in_time: list[Event] = field(default_factory=list)
+    late: list[Event] = field(default_factory=list)
+
+    def open(self, starts_at: datetime, ends_at: datetime) -> None:
+        self.periods.append((starts_at, ends_at))
+        self.give(Grant(f"allowance {len(self.periods)}", self.allowance, starts_at, ends_at))
+
+    def give(self, grant: Grant) -> None:
+        """The how manieth it is stands for when it was made."""
+        made = datetime(2020, 1, 1 + len(self.grants) // 24, len(self.grants) % 24, tzinfo=UTC)
+        self.grants[grant.id] = replace(grant, created_at=made)
+
+    def void(self, grant_id: int | str, at: datetime) -> None:
+        self.grants[grant_id] = replace(self.grants[grant_id], voided_at=at)
+
+    def receive(self, event: Event) -> None:
+        (self.in_time if self.period_of(event) >= self.closed else self.late).append(event)
+
+    def reverse(self, event: Event) -> None:
+        """Only of what is still open."""
+        self.in_time.remove(event)
+
+    def close(self) -> None:
+        """Close the oldest open period; the next one is open."""
+        burned = self.position().burns[f"allowance {self.closed + 1}"]
+        self.closed += 1
+        rolled = min(Fraction(self.allowance) - burned, Fraction(self.rollover_max))
+        if rolled:
+            starts_at, ends_at = self.periods[self.closed]
+            lasts = self.rollover_periods > 1
+            expires_at = ends_at + (self.rollover_periods - 1) * (ends_at - starts_at)
+            ranked_at = ends_at if lasts else None
+            name = f"rolled {self.closed}"
+            self.give(Grant(name, rolled, starts_at, expires_at, rolled=True, ranked_at=ranked_at))
+
+    def period_of(self, event: Event) -> int:
+        return next(
+            n for n, (starts_at, ends_at) in enumerate(self.periods) if starts_at <= event.occurred_at < ends_at
+        )
+
+    def position(self) -> Position:
+        return position(self.in_time, list(self.grants.values()))
+
+    def used_and_covered(self) -> list[tuple[Fraction, Fraction]]:
+        """Return the figures of each period."""
+        figures = [[Fraction(0), Fraction(0)] for _ in self.periods]
+        for event, uncovered in self.position().uncovered:
+            of_period = figures[self.period_of(event)]
+            of_period[0] += Fraction(event.quantity)
+            of_period[1] += Fraction(event.quantity) - uncovered
+        for event in self.late:
+            figures[self.period_of(event)][0] += Fraction(event.quantity)
+        return [(used, covered) for used, covered in figures]
+
+
 def late(closed: Position, changes: Sequence[tuple[Event, int]]) -> Position:
     """
     Return where a closed period stands after what came late, in its order: events (1), and events taken back (-1).
@@ -128,11 +200,11 @@ def late(closed: Position, changes: Sequence[tuple[Event, int]]) -> Position:
 
 
 def burns_before(grant: Grant) -> tuple[object, ...]:
-    """Priority, soonest expiry (never last), promotional before paid, oldest, id."""
+    """Priority, soonest expiry (never last), what rolled over before promotional before paid, oldest, id."""
     return (
         grant.priority,
-        FAR_FUTURE if grant.expires_at is None else grant.expires_at,
-        1 if grant.paid else 0,
+        grant.ranked_at or grant.expires_at or FAR_FUTURE,
+        0 if grant.rolled else 2 if grant.paid else 1,
         grant.effective_at if grant.created_at is None else grant.created_at,
         grant.id,
     )

@@ -19,6 +19,8 @@ ROLES: dict[str, dict[str, tuple[str, ...]]] = {
         "subscriptions.billingperiod": ("change",),
         "metering.meterbalance": ("change",),
         "metering.thresholdwatch": ("add", "change"),
+        "metering.creditgrant": ("add", "change"),
+        "metering.grantschedule": ("change",),
         "invoices.invoice": ("change",),
     },
     "support": {

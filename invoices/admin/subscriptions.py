@@ -23,7 +23,7 @@ from billing_site.staff import (
     unbroken,
 )
 from invoices.services import due, invoicing, subscribing
-from metering.models import MeterBalance, ThresholdWatch
+from metering.models import GrantSchedule, MeterBalance, ThresholdWatch
 from subscriptions.models import BillingPeriod, Subscription, TierVersion
 from subscriptions.selectors.clock import now_for
 from subscriptions.services import audit
@@ -70,10 +70,10 @@ def _release(row: Any, *, actor: str) -> None:
 
 
 # Their pages belong to metering, the work that they owe is run from here.
-for _model in (MeterBalance, ThresholdWatch):
+for _model in (MeterBalance, ThresholdWatch, GrantSchedule):
     _page: Any = admin.site.get_model_admin(_model)
     _page.actions = [*_page.actions, release_parked]
-    _page.row_conditions = {"release_parked": is_parked}
+    _page.row_conditions = {**_page.row_conditions, "release_parked": is_parked}
 
 
 def _period_name(period: BillingPeriod) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db.models import Count, Min, Q, QuerySet
 
-from metering.models import Authorization, MeterBalance, ThresholdWatch
+from metering.models import Authorization, GrantSchedule, MeterBalance, ThresholdWatch
 from metering.selectors.events import unmatched_events
 from subscriptions.models import BillingPeriod, Subscription
 
@@ -31,6 +31,7 @@ def backlogs(*, now: datetime) -> list[Backlog]:
         "book_overage": MeterBalance.objects.all(),
         "close_period": BillingPeriod.objects.filter(closed_at__isnull=True),
         "bill_late_usage": BillingPeriod.objects.filter(closed_at__isnull=False),
+        "make_grants": GrantSchedule.objects.all(),
         "look_at_thresholds": ThresholdWatch.objects.all(),
         "expire_hold": Authorization.objects.all(),
     }

@@ -127,25 +127,77 @@ INVARIANTS = (
     ),
     Invariant(
         "grant_conserves",
-        "granted = burned + expired + remaining, and the ledger says the same",
+        "granted = burned + expired + voided + rolled over + remaining, and the ledger says the same",
         """
-        SELECT g.tenant_id, g.id, g.quantity, g.burned, g.expired
+        SELECT g.tenant_id, g.id, g.quantity, g.burned, g.expired, g.voided, g.rolled_over
         FROM metering_creditgrant g LEFT JOIN (
             SELECT grant_id, sum(quantity) FILTER (WHERE kind = 'grant') AS granted,
                    sum(quantity) FILTER (WHERE kind IN ('usage', 'walk')) AS burned,
-                   sum(quantity) FILTER (WHERE kind = 'expire') AS expired
+                   sum(quantity) FILTER (WHERE kind = 'expire') AS expired,
+                   sum(quantity) FILTER (WHERE kind = 'void') AS voided,
+                   sum(quantity) FILTER (WHERE kind = 'rollover') AS rolled_over
             FROM metering_ledgerentry WHERE grant_id IS NOT NULL GROUP BY grant_id
         ) e ON e.grant_id = g.id
         WHERE g.quantity <> coalesce(e.granted, 0) OR g.burned <> coalesce(e.burned, 0)
-           OR g.expired <> coalesce(e.expired, 0) OR g.remaining < 0
+           OR g.expired <> coalesce(e.expired, 0) OR g.voided <> coalesce(e.voided, 0)
+           OR g.rolled_over <> coalesce(e.rolled_over, 0) OR g.remaining < 0
         """,
     ),
     Invariant(
         "closed_leaves_nothing",
-        "a closed balance has no grant with something left",
+        "a closed balance has no grant of its own with something left",
         """
         SELECT b.tenant_id, b.id, g.id, g.remaining FROM metering_meterbalance b JOIN metering_creditgrant g ON g.balance_id = b.id
         WHERE b.closed_at IS NOT NULL AND g.remaining <> 0
+        """,
+    ),
+    Invariant(
+        "closed_burns_are_settled",
+        "what no walk moves of a pool's grant any more is what closed balances have burned of it, and what has left it",
+        """
+        SELECT g.tenant_id, g.id, g.settled, e.burned, g.expired, g.voided, g.rolled_over
+        FROM metering_creditgrant g LEFT JOIN (
+            SELECT e.grant_id, sum(e.quantity) AS burned FROM metering_ledgerentry e
+            JOIN metering_meterbalance b ON b.id = e.balance_id AND b.closed_at IS NOT NULL
+            WHERE e.grant_id IS NOT NULL AND e.kind IN ('usage', 'walk') GROUP BY 1
+        ) e ON e.grant_id = g.id
+        WHERE g.balance_id IS NULL AND g.settled <> coalesce(e.burned, 0) + g.expired + g.voided + g.rolled_over
+        """,
+    ),
+    Invariant(
+        "rollover_is_what_rolled_over",
+        "what has rolled over out of an allowance is the quantity of the grant that it became",
+        """
+        SELECT g.tenant_id, g.id, g.rolled_over, r.quantity FROM metering_creditgrant g
+        LEFT JOIN metering_creditgrant r ON r.rolled_from_id = g.id WHERE g.rolled_over <> coalesce(r.quantity, 0)
+        """,
+    ),
+    Invariant(
+        "balance_is_cut_by_its_grants",
+        "an open balance knows where grants of its pool start and end in its period, and whether any may be burned there",
+        """
+        SELECT b.tenant_id, b.id, b.cuts, r.cuts, b.is_wide FROM metering_meterbalance b
+        JOIN subscriptions_billingperiod p ON p.id = b.period_id
+        CROSS JOIN LATERAL (
+            SELECT coalesce(array_agg(DISTINCT i.at ORDER BY i.at) FILTER (WHERE i.at > p.starts_at AND i.at < p.ends_at), '{}') AS cuts,
+                   coalesce(bool_or(g.settled < g.quantity), false) AS is_wide
+            FROM metering_creditgrant g
+            LEFT JOIN LATERAL (SELECT greatest(g.effective_at, least(g.expires_at, g.voided_at)) AS at
+                               WHERE least(g.expires_at, g.voided_at) IS NOT NULL) AS ends ON true
+            CROSS JOIN LATERAL (VALUES (g.effective_at), (ends.at)) AS i (at)
+            WHERE g.balance_id IS NULL AND (g.tenant_id, g.meter_id, g.pool) = (b.tenant_id, b.meter_id, b.pool)
+              AND g.effective_at < p.ends_at AND greatest(g.effective_at, p.starts_at) < coalesce(ends.at, 'infinity')
+        ) r WHERE b.closed_at IS NULL AND (b.cuts <> r.cuts OR (r.is_wide AND NOT b.is_wide))
+        """,
+    ),
+    Invariant(
+        "segments_start_where_they_may",
+        "a segment with events starts with its period, a version, or a grant of its pool",
+        """
+        SELECT b.tenant_id, b.id, t.segment_at FROM metering_segmenttotal t JOIN metering_meterbalance b ON b.id = t.balance_id
+        JOIN subscriptions_billingperiod p ON p.id = b.period_id
+        WHERE t.events <> 0 AND t.segment_at <> p.starts_at AND t.segment_at <> ALL (b.cuts)
+          AND NOT EXISTS (SELECT 1 FROM subscriptions_tierchange x WHERE x.period_id = p.id AND x.effective_at = t.segment_at)
         """,
     ),
     Invariant(
@@ -163,7 +215,7 @@ INVARIANTS = (
         SELECT e.tenant_id, e.id FROM metering_ledgerentry e
         LEFT JOIN metering_posting p ON p.id = e.posting_id LEFT JOIN metering_meterbalance b ON b.id = e.balance_id
         LEFT JOIN metering_creditgrant g ON g.id = e.grant_id
-        WHERE p.id IS NULL OR b.id IS NULL OR b.tenant_id <> e.tenant_id
+        WHERE p.id IS NULL OR (e.balance_id IS NOT NULL AND (b.id IS NULL OR b.tenant_id <> e.tenant_id))
            OR (e.grant_id IS NOT NULL AND (g.id IS NULL OR g.tenant_id <> e.tenant_id))
         """,
     ),

@@ -78,7 +78,9 @@ def _verify_usage(line: InvoiceLine) -> Iterator[Difference]:
         yield from _compare(line.number, "sources", Decimal(1), Decimal(0))
         return
     last, before = _as_it_was_drafted(line)
-    cumulative = _cumulative(_priced_again(last.balance, last.last_entry_id), last)
+    # Usage is billed after closing, which has seen every entry up to its own, also where it found nothing more to book.
+    seen = max(last.last_entry_id, last.balance.closing_entry_id or 0)
+    cumulative = _cumulative(_priced_again(last.balance, seen), last)
     yield from _compare(line.number, "cumulative_amount", cumulative, cumulative_amount(last))
     with exact():
         yield from _compare(line.number, "amount", quantize(cumulative, line.currency) - before, line.amount)

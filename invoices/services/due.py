@@ -1,5 +1,5 @@
 """
-Runs what is due: opening, booking, closing, the look for late usage and the expiry of holds, the longest due first.
+Runs what is due: opening, recurring grants, booking, closing, the look for late usage and the expiry of holds, the longest due first.
 
 Beat's sweep and a test clock's advance are this same function, so that a test clock proves the real schedule. There is no job table: the
 work is a row with a due time, claimed by a lease. In wall time rows are claimed and run in chunks, a transaction each, which is what makes
@@ -24,9 +24,10 @@ from billing_site.database import among, claim, run_with_retries
 from invoices.services.closing import bill_late_usage, book_balance, close_periods
 from invoices.services.invoicing import lock_subscriptions
 from invoices.services.subscribing import open_due
-from metering.models import Authorization, MeterBalance, ThresholdWatch
+from metering.models import Authorization, GrantSchedule, MeterBalance, ThresholdWatch
 from metering.services import watching
 from metering.services.gate import expire_holds
+from metering.services.grant_schedules import make_due_grants
 from subscriptions.models import BillingPeriod, Subscription, TestClock
 from subscriptions.models.fields import Due
 from subscriptions.services import clocks
@@ -84,6 +85,11 @@ def _open(subscription_ids: Sequence[int], now: datetime) -> None:
     open_due(subscriptions=list(lock_subscriptions(subscription_ids).values()), now=now)
 
 
+def _make_grants(schedule_ids: Sequence[int], now: datetime) -> None:
+    for schedule_id in schedule_ids:
+        make_due_grants(schedule_id=schedule_id, now=now)
+
+
 def _book(balance_ids: Sequence[int], now: datetime) -> None:
     for balance_id in balance_ids:
         book_balance(balance_id=balance_id, now=now)
@@ -134,6 +140,12 @@ KINDS = (
         lambda row: f"period {row.public_id}",
     ),
     DueWork(
+        "make_grants",
+        lambda: GrantSchedule.objects.select_related("tenant"),
+        _make_grants,
+        lambda row: f"grant schedule {row.public_id}",
+    ),
+    DueWork(
         "look_at_thresholds",
         lambda: ThresholdWatch.objects.select_related("tenant"),
         _look_at_thresholds,
@@ -147,7 +159,10 @@ KINDS = (
         chunk=CHUNK,
     ),
 )
-"""In the order in which they are run when due at the same time: a boundary opens before the period that it ends closes."""
+"""
+In the order in which they are run when due at the same time: a boundary opens before the period that it ends closes, and credit that comes
+again is there before thresholds miss it.
+"""
 
 
 def run_due(*, until: datetime, clock: TestClock | None = None, seconds_max: float | None = None) -> list[JournalEntry]:

@@ -119,7 +119,7 @@ def _cancel(subscription_id: int, *, when: str, credit: str, now: datetime, acto
     if newest is not None:
         newest.refresh_from_db()
         # Its allowances end with it; where it was not cut this only raises the epochs.
-        ledger.cut_balances(period=newest)
+        ledger.cut_balances(period=newest, now=now)
     after = {"ends_at": subscription.ends_at, "when": when, "credit": credit}
     audit.record(actor=actor, action="cancel", instance=subscription, before=before, after=after, reason=reason)
     return subscription

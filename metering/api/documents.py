@@ -184,12 +184,15 @@ class UsageDocument(serializers.Serializer[Any]):
 
 
 class LedgerEntryDocument(serializers.Serializer[LedgerEntry]):
-    """One movement. `usage` consumes, `walk` moves consumption between grants and overage, `grant` and `expire` move a grant."""
+    """
+    One movement. `usage` consumes, `walk` moves consumption between grants and overage; `grant` credits a grant, and `expire`, `void` and
+    `rollover` take out what was left of one.
+    """
 
     posting = serializers.UUIDField(source="posting_id", help_text="What one transaction wrote together.")
     kind = serializers.ChoiceField(LedgerEntry.Kind.choices)
-    meter = serializers.CharField(source="balance.meter.code")
-    pool = DimensionsField(source="balance.pool", help_text="Empty for the meter's shared pool.")
+    meter = serializers.CharField(source="pool_of.meter.code")
+    pool = DimensionsField(source="pool_of.pool", help_text="Empty for the meter's shared pool.")
     dimensions = DimensionsField(source="dimension_key")
     quantity = DecimalStringField(help_text="Meter units; a reversal's are negative.")
     events = serializers.IntegerField(help_text="How many events are folded into it.")
@@ -197,7 +200,9 @@ class LedgerEntryDocument(serializers.Serializer[LedgerEntry]):
         source="grant.public_id", default=None, allow_null=True, help_text="Null: overage, which no grant covers."
     )
     segment_at = TimestampField(help_text="First instant of the segment that it belongs to.")
-    period = PeriodDocument(source="balance.period")
+    period = PeriodDocument(
+        source="balance.period", default=None, allow_null=True, help_text="Null: of a grant that may cover several."
+    )
     recorded_at = TimestampField()
 
 

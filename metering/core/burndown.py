@@ -26,6 +26,8 @@ class GrantKind(StrEnum):
     ALLOWANCE = "allowance"
     PROMOTIONAL = "promotional"
     PURCHASED = "purchased"
+    # What was left of an allowance: among grants that expire together it burns first.
+    ROLLOVER = "rollover"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class Grant:
     voided_at: datetime | None
     kind: GrantKind
     created_at: datetime
+    # The expiry by which it stands in the burn order, where that is not its own.
+    ranked_at: datetime | None = None
 
     def __post_init__(self) -> None:
         if self.quantity < 0:
@@ -91,8 +95,8 @@ class Position:
 
 def burn_order(grants: Iterable[Grant]) -> list[Grant]:
     """
-    Sort grants into the order in which they burn: priority, soonest expiry (never last), promotional before paid,
-    oldest, id.
+    Sort grants into the order in which they burn: priority, soonest expiry (never last), what rolled over before promotional
+    before paid, oldest, id.
 
     Voiding a grant does not move it: what was burned before keeps its order.
     """
@@ -178,11 +182,14 @@ def walk(segment_totals: Iterable[tuple[datetime, Decimal]], grants: Sequence[Gr
         return Position(tuple(segments), remaining, used, used - overage, overage)
 
 
-def _burn_key(grant: Grant) -> tuple[int, datetime, bool, datetime, GrantId]:
+_RANKS = {GrantKind.ROLLOVER: 0, GrantKind.ALLOWANCE: 1, GrantKind.PROMOTIONAL: 1, GrantKind.PURCHASED: 2}
+
+
+def _burn_key(grant: Grant) -> tuple[int, datetime, int, datetime, GrantId]:
     return (
         grant.priority,
-        grant.expires_at or _NEVER,
-        grant.kind == GrantKind.PURCHASED,
+        grant.ranked_at or grant.expires_at or _NEVER,
+        _RANKS[grant.kind],
         grant.created_at,
         grant.id,
     )

@@ -30,6 +30,9 @@ class Offer:
     thresholds: tuple[Threshold, ...] = ()
     # Rolling windows.
     windows: tuple[Window, ...] = ()
+    # How much of what is left of the allowance moves on when a period closes, and for how many periods.
+    rollover_max: Decimal = Decimal(0)
+    rollover_periods: int = 1
 
     @property
     def pool_key(self) -> str:
@@ -53,6 +56,9 @@ class Pool:
     # Those of all its charges: what they look at is the pool.
     thresholds: tuple[Threshold, ...]
     windows: tuple[Window, ...] = ()
+    # Of its leading charge.
+    rollover_max: Decimal = Decimal(0)
+    rollover_periods: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +103,8 @@ def pools_of(offers: Sequence[Offer]) -> MeterPools:
             unit_amount=_unit_amount(charges),
             thresholds=tuple(dict.fromkeys(one for offer in members for one in offer.thresholds)),
             windows=leader.windows if leader else (),
+            rollover_max=leader.rollover_max if leader else Decimal(0),
+            rollover_periods=leader.rollover_periods if leader else 1,
         )
     return MeterPools(
         by_key=pools,

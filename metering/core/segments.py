@@ -51,8 +51,10 @@ def cut(period: Period, versions: Sequence[VersionSpan], grants: Sequence[Grant]
     def version_at(instant: datetime) -> int | str:
         return spans[bisect_right(starts, instant) - 1].version_id
 
-    live = [grant for grant in burn_order(grants) if _meets(grant, period)]
-    instants = [*sorted(_changes(period, spans, live)), period.ends_at]
+    live = [grant for grant in burn_order(grants) if meets(grant, period)]
+    changes = {after.starts_at for before, after in pairwise(spans) if before.version_id != after.version_id}
+    inside = {instant for instant in changes if period.starts_at < instant < period.ends_at}
+    instants = [period.starts_at, *sorted(inside.union(cuts_of(period, live))), period.ends_at]
     return tuple(
         Segment(starts_at, ends_at, version_at(starts_at), tuple(grant for grant in live if grant.covers(starts_at)))
         for starts_at, ends_at in pairwise(instants)
@@ -73,18 +75,32 @@ def segment_at(segments: Sequence[Segment], instant: datetime) -> Segment:
     return segments[index]
 
 
-def _meets(grant: Grant, period: Period) -> bool:
-    """Whether the grant is in force at any instant of the period. One that ends where it starts never is."""
+def cuts_of(period: Period, grants: Iterable[Grant]) -> list[datetime]:
+    """Return, in order, the instants inside the period at which a grant that is in force in it starts, expires or is voided."""
+    changes = set()
+    for grant in grants:
+        if meets(grant, period):
+            changes.add(grant.effective_at)
+            if grant.ends_at is not None:
+                changes.add(grant.ends_at)
+    return sorted(instant for instant in changes if period.starts_at < instant < period.ends_at)
+
+
+def meets(grant: Grant, period: Period) -> bool:
+    """Return whether the grant is in force at any instant of the period. One that ends where it starts never is."""
     ends_at = grant.ends_at
     starts_in_time = grant.effective_at < period.ends_at
     return starts_in_time and (ends_at is None or max(grant.effective_at, period.starts_at) < ends_at)
 
 
-def _changes(period: Period, spans: Sequence[VersionSpan], grants: Iterable[Grant]) -> set[datetime]:
-    """Return the start of the period and every instant inside it at which something changes."""
-    changes = {after.starts_at for before, after in pairwise(spans) if before.version_id != after.version_id}
-    for grant in grants:
-        changes.add(grant.effective_at)
-        if grant.ends_at is not None:
-            changes.add(grant.ends_at)
-    return {period.starts_at} | {instant for instant in changes if period.starts_at < instant < period.ends_at}
+def segment_start(starts_at: datetime, cuts: Sequence[datetime], instant: datetime) -> datetime:
+    """
+    Return where the segment of `instant` starts: its version's stretch starts at `starts_at`, and grants cut it at `cuts`, in order.
+
+    >>> from datetime import UTC
+    >>> first, tenth, twentieth = (datetime(2026, 6, day, tzinfo=UTC) for day in (1, 10, 20))
+    >>> segment_start(first, [tenth, twentieth], tenth).day, segment_start(first, [tenth], first).day
+    (10, 1)
+    """
+    index = bisect_right(cuts, instant)
+    return max(starts_at, cuts[index - 1]) if index else starts_at

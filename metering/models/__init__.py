@@ -8,7 +8,8 @@ checks them instead. Their rows are written by raw SQL in `metering.services`; t
 from metering.models.authorizations import Authorization, TenantSpend, WindowBucket
 from metering.models.balances import LatestReading, MeterBalance, SeenValue, SegmentTotal
 from metering.models.events import EventCount, EventKey, UsageEvent
-from metering.models.ledger import CreditGrant, LedgerEntry, Posting
+from metering.models.grants import CreditGrant, GrantSchedule
+from metering.models.ledger import LedgerEntry, Posting
 from metering.models.overage import OverageCharge
 from metering.models.thresholds import ThresholdCrossing, ThresholdWatch
 
@@ -17,6 +18,7 @@ __all__ = [
     "CreditGrant",
     "EventCount",
     "EventKey",
+    "GrantSchedule",
     "LatestReading",
     "LedgerEntry",
     "MeterBalance",

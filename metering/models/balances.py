@@ -1,5 +1,6 @@
 """Balances of pools, and the totals and values that their locks guard."""
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Q
 
@@ -12,7 +13,8 @@ class MeterBalance(Due):
     """
     The locked row of a pool in a period: what was used, and how much of it grants cover. Due: the booking of its overage.
 
-    The lock on this row guards the pool's segments, grants and ledger entries of the period.
+    The lock on this row guards the pool's segments, ledger entries and grants of the period. A grant of the pool (one without a balance)
+    reaches into several periods: the locks of all unclosed balances that it touches guard it together, taken in the order of ids.
     """
 
     tenant = models.ForeignKey(
@@ -41,6 +43,12 @@ class MeterBalance(Due):
     booked_overage = QuantityField(default=0)
     booked_at = models.DateTimeField(null=True, blank=True)
     closed_at = models.DateTimeField(null=True, blank=True)
+    # The newest ledger entry when it was closed: usage that was posted after it is late.
+    closing_entry_id = models.BigIntegerField(null=True, blank=True)
+    # Whether a grant of the pool may be burned in its period. Who locks one wide balance locks all unclosed wide ones of the pool.
+    is_wide = models.BooleanField(default=False)
+    # The instants inside the period at which a grant of the pool starts, expires or is voided, in order: each begins a segment.
+    cuts = ArrayField(models.DateTimeField(), default=list, blank=True)
 
     class Meta:
         constraints = [

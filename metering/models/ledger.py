@@ -1,12 +1,12 @@
-"""The ledger: postings, their entries, and the grants that these credit and burn."""
+"""The ledger: postings and their entries."""
 
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import Q
 from django.db.models.functions import Now
 
 from billing_site.database import uuid7
-from metering.core.burndown import Grant, GrantKind
 from metering.models.balances import MeterBalance
+from metering.models.grants import CreditGrant
 from subscriptions.models import Tenant
 from subscriptions.models.fields import QuantityField, one_of
 
@@ -20,7 +20,9 @@ class Posting(models.Model):
 
     class Meta:
         constraints = [
-            one_of("kind", ["record", "replay", "reverse", "open", "close", "walk"], name="posting_kind"),
+            one_of(
+                "kind", ["record", "replay", "reverse", "open", "close", "walk", "grant", "void"], name="posting_kind"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -32,9 +34,10 @@ class LedgerEntry(models.Model):
     One signed movement. Append-only.
 
     `usage` consumes: from a grant, or, without one, as overage; per pool, dimension set, segment and grant, folded over the events
-    of its posting. `walk` moves consumption between grants and overage (its quantities sum to zero). `grant` credits a grant;
-    `expire` takes back what was left of one. So over a balance: used = Σ usage, covered = Σ (usage, walk) with a grant; over a
-    grant: granted = burned + expired + remaining.
+    of its posting; where a grant cuts a segment, what its later part had used is taken out of the one and entered in the other. `walk`
+    moves consumption between grants and overage (its quantities sum to zero). `grant` credits a grant; `expire`, `void` and `rollover`
+    take out what was left of one. So over a balance: used = Σ usage, covered = Σ (usage, walk) with a grant; over a grant:
+    granted = burned + expired + voided + rolled over + remaining.
     """
 
     class Kind(models.TextChoices):
@@ -42,21 +45,24 @@ class LedgerEntry(models.Model):
         WALK = "walk"
         GRANT = "grant"
         EXPIRE = "expire"
+        VOID = "void"
+        ROLLOVER = "rollover"
 
     id = models.BigAutoField(primary_key=True)
     posting = models.ForeignKey(
         Posting, on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="entries"
     )
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="+")
+    # None where a grant of the pool is credited, expires or is voided: that concerns no one period.
     balance = models.ForeignKey(
-        MeterBalance, on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="entries"
+        MeterBalance, null=True, on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="entries"
     )
     grant = models.ForeignKey(
-        "CreditGrant", null=True, on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="entries"
+        CreditGrant, null=True, on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="entries"
     )
     kind = models.CharField(max_length=10, choices=Kind)
     segment_at = models.DateTimeField()
-    # Empty in grant, expire and walk entries: they concern the pool, not a set.
+    # Empty in all but usage entries: they concern the pool, not a set.
     dimension_key = models.TextField(blank=True, default="")
     # Meter units; negative where usage was reversed or a `latest` fell.
     quantity = QuantityField()
@@ -66,7 +72,13 @@ class LedgerEntry(models.Model):
 
     class Meta:
         verbose_name_plural = "ledger entries"
-        constraints = [one_of("kind", ["usage", "walk", "grant", "expire"], name="ledger_entry_kind")]
+        constraints = [
+            one_of("kind", ["usage", "walk", "grant", "expire", "void", "rollover"], name="ledger_entry_kind"),
+            models.CheckConstraint(
+                condition=Q(balance__isnull=False) | Q(grant__isnull=False, kind__in=["grant", "expire", "void"]),
+                name="ledger_entry_of_balance",
+            ),
+        ]
         # Every index is written with every entry: a grant's or a posting's entries are found by their balance.
         indexes = [
             models.Index(fields=["balance", "id"], name="ledger_entry_by_balance"),
@@ -76,57 +88,9 @@ class LedgerEntry(models.Model):
     def __str__(self) -> str:
         return f"{self.kind} {self.quantity}"
 
-
-class CreditGrant(models.Model):
-    """Quantity that covers usage before it becomes overage. The allowance of a period is one."""
-
-    class Kind(models.TextChoices):
-        ALLOWANCE = "allowance"
-
-    public_id = models.UUIDField(default=uuid7, unique=True, editable=False)
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, db_constraint=False, related_name="grants")
-    # The balance whose pool it covers.
-    balance = models.ForeignKey(MeterBalance, on_delete=models.PROTECT, related_name="grants")
-    kind = models.CharField(max_length=12, choices=Kind)
-    # Low burns first.
-    priority = models.PositiveSmallIntegerField(default=0)
-    quantity = QuantityField()
-    burned = QuantityField(default=0)
-    expired = QuantityField(default=0)
-    remaining = models.GeneratedField(
-        expression=F("quantity") - F("burned") - F("expired"), output_field=QuantityField(), db_persist=True
-    )
-    # Covers usage that occurred in [effective_at, expires_at).
-    effective_at = models.DateTimeField()
-    expires_at = models.DateTimeField()
-    created_at = models.DateTimeField(auto_now_add=True)
-
-    class Meta:
-        constraints = [
-            models.CheckConstraint(
-                condition=Q(quantity__gte=0, burned__gte=0, expired__gte=0)
-                & Q(quantity__gte=F("burned") + F("expired")),
-                name="credit_grant_conserves",
-            ),
-            models.CheckConstraint(condition=Q(expires_at__gt=F("effective_at")), name="credit_grant_not_empty"),
-            one_of("kind", ["allowance"], name="credit_grant_kind"),
-            models.UniqueConstraint(
-                fields=["balance"], condition=Q(kind="allowance"), name="credit_grant_one_allowance"
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.kind} of {self.quantity}"
-
-    def as_core(self) -> Grant:
-        """Return the grant, whole, as the walk reads it."""
-        return Grant(
-            id=self.pk,
-            quantity=self.quantity,
-            priority=self.priority,
-            effective_at=self.effective_at,
-            expires_at=self.expires_at,
-            voided_at=None,
-            kind=GrantKind(self.kind),
-            created_at=self.created_at,
-        )
+    @property
+    def pool_of(self) -> MeterBalance | CreditGrant:
+        """What names the meter and the pool: the balance, or the grant where there is none."""
+        found = self.balance or self.grant
+        assert found is not None  # a constraint: one of them is there
+        return found

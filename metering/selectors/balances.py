@@ -58,7 +58,7 @@ class Standing:
     ends_at: datetime
     # The versions of its period by the instants from which they are in force, in time order.
     versions: Mapping[datetime, int]
-    # Of the grants in force at the tenant's time.
+    # Of the grants in force at the tenant's time; of those of the pool, what closed periods have left.
     granted: Decimal = _ZERO
     remaining: Decimal = _ZERO
 
@@ -106,8 +106,14 @@ LEFT JOIN subscriptions_billingperiod p ON p.tenant_id = t.id AND p.starts_at <=
 LEFT JOIN metering_meterbalance b ON b.period_id = p.id
 LEFT JOIN subscriptions_meter m ON m.id = b.meter_id
 LEFT JOIN LATERAL (
-    SELECT COALESCE(sum(quantity), 0) AS quantity, COALESCE(sum(remaining), 0) AS remaining FROM metering_creditgrant
-    WHERE balance_id = b.id AND effective_at <= n.now AND expires_at > n.now
+    SELECT COALESCE(sum(quantity - settled), 0) AS quantity, COALESCE(sum(remaining), 0) AS remaining
+    FROM (
+        SELECT quantity, settled, remaining, effective_at, expires_at, voided_at FROM metering_creditgrant WHERE balance_id = b.id
+        UNION ALL
+        SELECT quantity, settled, remaining, effective_at, expires_at, voided_at FROM metering_creditgrant
+        WHERE b.is_wide AND balance_id IS NULL AND (tenant_id, meter_id, pool) = (b.tenant_id, b.meter_id, b.pool)
+    ) AS o
+    WHERE effective_at <= n.now AND COALESCE(expires_at > n.now, true) AND COALESCE(voided_at > n.now, true)
 ) AS g ON true
 LEFT JOIN LATERAL (
     SELECT sum(quantity) AS quantity, sum(amount_precise) AS amount FROM metering_authorization

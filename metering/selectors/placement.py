@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from billing_site.prepared import run
-from metering.core.segments import VersionSpan, cut, segment_at
+from metering.core.segments import VersionSpan, cut, segment_at, segment_start
 from metering.selectors.terms import window_lengths
 from metering.selectors.thresholds import Watch, watch_of
 from subscriptions.core.periods import Period
@@ -28,11 +28,19 @@ class PlacedBalance:
     epoch: int
     period: "PlacedPeriod"
     tenant_id: int
+    # Whether grants of the pool reach into it: its lock is one of several.
+    is_wide: bool
+    # The instants at which grants of the pool cut its period.
+    cuts: list[datetime]
     # What is to be told of it; None where neither its pool nor its tenant has thresholds.
     watch: Watch | None = None
     # Lengths of the rolling windows in which its usage stands: those of every version that the tenant is placed in, as usage of an
     # ended period stands in the windows of the next one, too.
     windows: tuple[int, ...] = ()
+
+    def cut_segment(self, segment_at: datetime, instant: datetime) -> datetime:
+        """Return where the segment of `instant` starts, given where the stretch of its version does."""
+        return segment_start(segment_at, self.cuts, instant)
 
 
 @dataclass(slots=True)
@@ -106,7 +114,7 @@ SELECT t.code, t.id, c.now, c.status = 'advancing',
        p.id, p.version_id, p.starts_at, p.ends_at, p.closed_at IS NOT NULL,
        ARRAY(SELECT x.effective_at FROM subscriptions_tierchange x WHERE x.period_id = p.id ORDER BY x.effective_at),
        ARRAY(SELECT x.to_version_id FROM subscriptions_tierchange x WHERE x.period_id = p.id ORDER BY x.effective_at),
-       b.id, b.meter_id, b.pool, b.epoch, NULLIF(w.thresholds, '[]')
+       b.id, b.meter_id, b.pool, b.epoch, b.is_wide, b.cuts, NULLIF(w.thresholds, '[]')
 FROM subscriptions_tenant t
 LEFT JOIN subscriptions_testclock c ON c.id = t.test_clock_id
 LEFT JOIN metering_thresholdwatch w ON w.tenant_id = t.id
@@ -174,16 +182,15 @@ def _see_windows(placement: Placement) -> None:
 
 
 def _add_period(placement: Placement, row: tuple) -> None:
-    period_id, version_id, starts_at, ends_at, is_closed, instants, versions, balance_id, meter_id, pool, epoch = row[
-        :-1
-    ]
+    period_id, version_id, starts_at, ends_at, is_closed, instants, versions = row[:7]
     if not placement.periods or placement.periods[-1].id != period_id:
         changes = list(zip(instants, versions, strict=True))
         placement.periods.append(PlacedPeriod(period_id, version_id, starts_at, ends_at, is_closed, changes))
+    balance_id, meter_id, pool, epoch, is_wide, cuts = row[7:-1]
     if balance_id is not None:
         period = placement.periods[-1]
         period.meter_ids.add(meter_id)
         watch = watch_of(period.versions, ends_at=ends_at, meter_id=meter_id, pool=pool, of_tenant=row[-1])
         period.balances[meter_id, pool] = PlacedBalance(
-            balance_id, placement.code, meter_id, pool, epoch, period, placement.tenant_id, watch
+            balance_id, placement.code, meter_id, pool, epoch, period, placement.tenant_id, is_wide, cuts, watch
         )

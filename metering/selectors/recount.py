@@ -6,7 +6,7 @@ does not add up, each dimension set's value is folded from its events. What the
 ledger says is used only to know which events belong to the booking that is verified, and which came after closing.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -28,13 +28,15 @@ from metering.core.measuring import (
     measure_settled,
 )
 from metering.core.overage import SegmentUsage
-from metering.models import CreditGrant, LedgerEntry, MeterBalance
+from metering.core.segments import VersionSpan, cut, meets
+from metering.models import CreditGrant, MeterBalance
 from metering.selectors.events import decode_data
+from metering.selectors.grants import pool_grants, pool_key
 from metering.selectors.meters import definition_of
 from metering.selectors.terms import pools_of_version
 from subscriptions.core.money import exact
 from subscriptions.core.pricing import clamp_event
-from subscriptions.selectors.agreement import VersionSpan, version_spans
+from subscriptions.selectors.agreement import version_spans
 
 _ZERO = Decimal(0)
 
@@ -72,7 +74,8 @@ class _Counted(NamedTuple):
 class _Segment:
     """What one segment's events sum to by dimension set; its usage in time, and what came after closing, in its order."""
 
-    span: VersionSpan
+    starts_at: datetime
+    version_id: int
     usage: dict[DimensionSet, Decimal] = field(default_factory=dict)
     events: dict[DimensionSet, int] = field(default_factory=dict)
     clamped: dict[DimensionSet, Decimal] = field(default_factory=dict)
@@ -92,27 +95,58 @@ def recount(*, balance: MeterBalance, up_to_entry_id: int) -> list[SegmentUsage]
     """
     Return the balance's segments as its events alone say, counting the postings up to a ledger entry.
 
-    Reads every event of the balance, so its cost grows with them.
+    Reads every event of the balance, and of the earlier ones that burned the same grants of the pool: its cost grows with them.
     """
-    segments = [_Segment(span) for span in version_spans(balance.period)]
+    of_pool = pool_grants([pool_key(balance)]).get(pool_key(balance), [])
+    counted = [
+        (one, _counted(one, of_pool, up_to_entry_id if one == balance else _closing_entry_id(one)))
+        for one in (*_sharing(balance, of_pool), balance)
+    ]
+    own = CreditGrant.objects.filter(balance__in=[one for one, _ in counted])
+    in_time = [(one.starts_at, max(one.in_time, _ZERO)) for _, segments in counted for one in segments]
+    position = walk(in_time, [grant.as_core() for grant in (*own, *of_pool)])
+    segments = counted[-1][1]
+    return [
+        SegmentUsage(
+            version_id=one.version_id,
+            usage=one.usage,
+            overage=one.overage(burndown.overage),
+            events=one.events,
+            clamped=one.clamped,
+        )
+        for one, burndown in zip(segments, position.segments[-len(segments) :], strict=True)
+    ]
+
+
+def _sharing(balance: MeterBalance, grants: Sequence[CreditGrant]) -> list[MeterBalance]:
+    """Return the earlier balances of the pool whose usage decides what is left of its grants for this one, in time order."""
+    core = [grant.as_core() for grant in grants]
+    earlier = MeterBalance.objects.select_related("period", "meter", "tenant").filter(
+        tenant=balance.tenant, meter=balance.meter, pool=balance.pool, period__starts_at__lt=balance.period.starts_at
+    )
+    found: list[MeterBalance] = []
+    reached = [grant for grant in core if meets(grant, balance.period.period)]
+    for one in earlier.order_by("-period__starts_at") if reached else ():
+        if any(meets(grant, one.period.period) for grant in reached):
+            found.insert(0, one)
+            reached += [grant for grant in core if grant not in reached and meets(grant, one.period.period)]
+    return found
+
+
+def _counted(balance: MeterBalance, grants: Sequence[CreditGrant], up_to_entry_id: int) -> list[_Segment]:
+    """Return the segments of a balance with what its events sum to."""
+    versions = [VersionSpan(span.version_id, span.starts_at) for span in version_spans(balance.period)]
+    pieces = cut(
+        balance.period.period, versions, [grant.as_core() for grant in grants] if balance.meter.is_additive else []
+    )
+    segments = [_Segment(piece.starts_at, int(piece.version_id)) for piece in pieces]
     events = _read_events(balance, up_to_entry_id)
     if balance.meter.is_additive:
         for event in events:
             _add(balance, segments, event)
     else:
         _value(balance, segments[0], events)
-    grants = [grant.as_core() for grant in CreditGrant.objects.filter(balance=balance)]
-    position = walk([(one.span.starts_at, max(one.in_time, _ZERO)) for one in segments], grants)
-    return [
-        SegmentUsage(
-            version_id=one.span.version_id,
-            usage=one.usage,
-            overage=one.overage(burndown.overage),
-            events=one.events,
-            clamped=one.clamped,
-        )
-        for one, burndown in zip(segments, position.segments, strict=True)
-    ]
+    return segments
 
 
 def _read_events(balance: MeterBalance, up_to_entry_id: int) -> Iterator[_Counted]:
@@ -128,19 +162,8 @@ def _read_events(balance: MeterBalance, up_to_entry_id: int) -> Iterator[_Counte
 
 
 def _closing_entry_id(balance: MeterBalance) -> int:
-    """
-    Return the ledger entry after which usage is late.
-
-    A closing that found the allowance used up let nothing expire, and left no entry. Then usage is late from the first reversal on whose
-    un-burn expired: what came before it is counted alike, in time or late, because the whole allowance covers usage either way.
-    """
-    entries = LedgerEntry.objects.filter(balance=balance)
-    expiry = entries.filter(kind=LedgerEntry.Kind.EXPIRE).select_related("posting").order_by("pk").first()
-    if expiry is None:
-        return 2**62
-    if expiry.posting.kind == "close":
-        return expiry.pk
-    return entries.filter(posting_id=expiry.posting_id).order_by("pk").values_list("pk", flat=True)[0] - 1
+    """Return the ledger entry after which usage is late."""
+    return 2**62 if balance.closing_entry_id is None else balance.closing_entry_id
 
 
 def _measured(balance: MeterBalance, event: _Counted) -> Measured:
@@ -195,9 +218,9 @@ def _touch(
 
 def _add(balance: MeterBalance, segments: list[_Segment], event: _Counted) -> None:
     measured, sign = _measured(balance, event), event.sign
-    segment = next(one for one in reversed(segments) if one.span.starts_at <= event.occurred_at)
+    segment = next(one for one in reversed(segments) if one.starts_at <= event.occurred_at)
     names = measured.dimensions
-    charge = pools_of_version(segment.span.version_id)[balance.meter_id].charge_for(names)
+    charge = pools_of_version(segment.version_id)[balance.meter_id].charge_for(names)
     with exact():
         quantity = sign * measured.quantity
         segment.usage[names] = segment.usage.get(names, _ZERO) + quantity

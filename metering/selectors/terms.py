@@ -25,6 +25,8 @@ def pools_of_version(version_id: int) -> dict[int, MeterPools]:
                 charge.overage_quantity_max,
                 thresholds=tuple(threshold_of(document) for document in charge.thresholds),
                 windows=tuple(window_of(window, quantity) for window, quantity in charge.limits),
+                rollover_max=charge.rollover_max,
+                rollover_periods=charge.rollover_periods,
             )
         )
     return {meter_id: pools_of(meter_offers) for meter_id, meter_offers in offers.items()}

@@ -359,9 +359,11 @@ def _count(candidate: Candidate, period: PlacedPeriod, measured: _Measured, plac
             )
             candidate.counts = []
             return
-        quantity = measurement.quantity
+        quantity, starts_at = measurement.quantity, place.segment_at
         clamped = clamp_event(place.clamping, quantity) if place.clamping is not None else _ZERO
-        count = Count(place.balance, meter.definition, place.segment_at, place.dimension_key, quantity, clamped)
+        if place.balance.cuts:
+            starts_at = place.balance.cut_segment(starts_at, candidate.occurred_at)
+        count = Count(place.balance, meter.definition, starts_at, place.dimension_key, quantity, clamped)
         if not place.adds_up:
             count.reading = _reading(candidate, measurement, place)
         candidate.counts.append(count)

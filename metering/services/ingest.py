@@ -135,7 +135,7 @@ def lock_counted(counted: Sequence[Candidate]) -> dict[int, LockedBalance]:
 
 def lock_placed(placed: Mapping[int, PlacedBalance], *, also: Iterable[int] = ()) -> dict[int, LockedBalance]:
     """Do the same for balances by their ids, and lock others with them, however they have changed."""
-    locked = lock_balances({*placed, *also})
+    locked = lock_balances({*placed, *also}, wide=[one.id for one in placed.values() if one.is_wide])
     stale = [
         one.tenant for one in placed.values() if one.id not in locked or not _is_as_placed(locked[one.id].row, one)
     ]

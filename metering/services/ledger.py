@@ -1,16 +1,19 @@
-"""Closes and cuts the balances of periods: what is left expires, and late usage finds a changed epoch."""
+"""Closes and cuts the balances of periods: what is left moves on or expires, and late usage finds a changed epoch."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from decimal import Decimal
 
-from django.db.models import F, Q
+from django.db import connection
+from django.db.models import Q
 
-from billing_site.database import among, uuid7
-from metering.models import CreditGrant, LedgerEntry, MeterBalance, Posting
+from billing_site.database import among
+from metering.models import CreditGrant, MeterBalance
+from metering.selectors.grants import wide_mates
 from metering.services import holds
 from metering.services.overage import charge_locked
-from metering.services.rows import insert_rows, update_rows
+from metering.services.recutting import recut
+from metering.services.rollover import following_balances, rolling_pools, settle_pools, take_out_allowances, turns
+from metering.services.rows import update_rows
 from subscriptions.models import BillingPeriod
 
 
@@ -18,7 +21,8 @@ def lock_for_closing(*, periods: Iterable[BillingPeriod]) -> list[MeterBalance]:
     """
     Lock, in id order, the balances of periods that are to be closed (their holds before them), and those of their subscriptions whose late usage is not booked yet.
 
-    The late ones are closed already. Each has its period at hand. The caller holds the locks of subscriptions and periods.
+    The late ones are closed already. Each has its period at hand. Locked as well, and not returned, are balances that closing moves: those
+    that share grants, and those into which something rolls over. The caller holds the locks of subscriptions and periods.
     """
     by_id = {period.pk: period for period in periods}
     subscriptions = {period.subscription_id for period in by_id.values()}
@@ -26,9 +30,12 @@ def lock_for_closing(*, periods: Iterable[BillingPeriod]) -> list[MeterBalance]:
     # That its period is closed says nothing new of a closed balance, but where to look: not in the whole table.
     closed = BillingPeriod.objects.filter(among("subscription_id", subscriptions), closed_at__isnull=False)
     late = MeterBalance.objects.filter(period__in=closed, closed_at__isnull=False, due_at__isnull=False)
-    late_ids = late.values_list("pk", flat=True)
+    wanted = Q(among("period_id", by_id)) | Q(among("pk", late.values_list("pk", flat=True)))
+    wide = MeterBalance.objects.filter(among("period_id", by_id), is_wide=True)
+    moved = {*wide_mates(wide), *following_balances(by_id.values(), rolling_pools(by_id.values()))}
     rows = MeterBalance.objects.select_for_update(no_key=True, of=("self",)).order_by("pk")
-    balances = list(rows.filter(Q(among("period_id", by_id)) | Q(among("pk", late_ids))))
+    balances = list(rows.filter(wanted | Q(among("pk", moved)) if moved else wanted))
+    balances = [one for one in balances if one.period_id in by_id or one.closed_at is not None]
     missing = {balance.period_id for balance in balances} - by_id.keys()
     by_id |= BillingPeriod.objects.in_bulk(missing) if missing else {}
     for balance in balances:
@@ -38,61 +45,64 @@ def lock_for_closing(*, periods: Iterable[BillingPeriod]) -> list[MeterBalance]:
 
 def close_balances(balances: Sequence[MeterBalance], *, now: datetime) -> None:
     """
-    Book every pool's overage and minimum spend, let holds and what is left of the allowances expire, and close the balances.
+    Book every pool's overage and minimum spend, let holds expire, move on or let expire what is left of the allowances, and close the balances.
 
     The caller holds the locks of subscriptions, periods and balances. Usage that comes later is late: it is overage, and never burns what
-    expired here.
+    expired or moved on here.
     """
-    charge_locked(balances, now=now, closes=True)
-    holds.expire_of_balances(balances)
-    _expire_what_is_left(balances)
-    update_rows(
-        MeterBalance,
-        ("id", "booked_overage", "booked_at", "due_at", "closed_at", "epoch"),
-        [(balance.pk, balance.booked_overage, now, None, now, 1) for balance in balances],
-        adding={"epoch"},
-    )
+    rolling = rolling_pools({balance.period_id: balance.period for balance in balances}.values())
+    for turn in turns(balances, rolling):
+        charge_locked(turn, now=now, closes=True)
+        holds.expire_of_balances(turn)
+        newest = _newest_entry_id()
+        rolled_into = take_out_allowances(turn, rolling)
+        update_rows(
+            MeterBalance,
+            ("id", "booked_overage", "booked_at", "due_at", "closed_at", "closing_entry_id", "epoch"),
+            [(one.pk, one.booked_overage, now, None, now, newest, 1) for one in turn],
+            adding={"epoch"},
+        )
+        settle_pools([balance for balance in turn if balance.is_wide], now=now)
+        if rolled_into:
+            recut(rolled_into, now=now)
+            _read_again(balances)
 
 
-def cut_balances(*, period: BillingPeriod) -> None:
+def cut_balances(*, period: BillingPeriod, now: datetime) -> None:
     """
-    Let the period's allowances expire at the period's end, which a cancellation has moved.
+    Let the period's allowances expire at the period's end, which a cancellation has moved, and what had rolled over with them.
 
     The caller holds the locks of subscription and period. Raises the epochs, so that usage resolved against the old end is
-    resolved again.
+    resolved again. Grants of the pool go on; they may cover usage of a later subscription.
     """
-    balances = MeterBalance.objects.select_for_update(no_key=True, of=("self",)).filter(period=period).order_by("pk")
-    ids = [balance.pk for balance in balances]
+    balances = list(MeterBalance.objects.filter(period=period, closed_at__isnull=True))
+    ids = {balance.pk for balance in balances}
+    rows = MeterBalance.objects.select_for_update(no_key=True, of=("self",)).select_related("tenant", "meter")
+    locked = list(rows.filter(pk__in={*ids, *wide_mates(balances)}).order_by("pk"))
     CreditGrant.objects.filter(balance_id__in=ids).update(expires_at=period.ends_at)
-    MeterBalance.objects.filter(pk__in=ids).update(epoch=F("epoch") + 1)
+    rolled = CreditGrant.objects.filter(
+        tenant_id=period.tenant_id, kind=CreditGrant.Kind.ROLLOVER, expires_at__gt=period.ends_at
+    )
+    rolled.filter(balance__isnull=True, effective_at__lt=period.ends_at).update(
+        expires_at=period.ends_at, ranked_at=None
+    )
+    cut = [balance for balance in locked if balance.pk in ids]
+    for balance in cut:
+        balance.period = period
+    recut(cut, now=now)
 
 
-def _expire_what_is_left(balances: Sequence[MeterBalance]) -> None:
-    ids = [balance.pk for balance in balances]
-    grants = list(
-        CreditGrant.objects.filter(among("balance_id", ids), remaining__gt=Decimal(0))
-        .order_by("pk")
-        .values_list("pk", "tenant_id", "balance_id", "effective_at", "remaining")
-    )
-    if not grants:
-        return
-    posting = Posting.objects.create(id=uuid7(), kind="close")
-    insert_rows(
-        LedgerEntry,
-        (
-            "posting_id",
-            "tenant_id",
-            "balance_id",
-            "grant_id",
-            "kind",
-            "segment_at",
-            "dimension_key",
-            "quantity",
-            "events",
-        ),
-        [
-            (posting.pk, tenant_id, balance_id, pk, LedgerEntry.Kind.EXPIRE.value, effective_at, "", remaining, 0)
-            for pk, tenant_id, balance_id, effective_at, remaining in grants
-        ],
-    )
-    update_rows(CreditGrant, ("id", "expired"), [(grant[0], grant[4]) for grant in grants], adding={"expired"})
+def _newest_entry_id() -> int:
+    """Return an id above which whatever is entered for a balance whose lock the caller holds comes later: one for all of them."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_sequence_last_value(pg_get_serial_sequence('metering_ledgerentry', 'id')::regclass)")
+        return cursor.fetchone()[0] or 0
+
+
+def _read_again(balances: Iterable[MeterBalance]) -> None:
+    """Let balances that are still to be closed know of what has moved into them."""
+    by_id = {balance.pk: balance for balance in balances}
+    figures = ("used", "covered", "cuts", "is_wide", "epoch")
+    for pk, *values in MeterBalance.objects.filter(pk__in=by_id).values_list("pk", *figures):
+        for name, value in zip(figures, values, strict=True):
+            setattr(by_id[pk], name, value)

@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from django.db import transaction
+from django.db.models import F
 
 from billing_site.database import uuid7
 from metering.models import CreditGrant, LedgerEntry, MeterBalance, Posting
+from metering.selectors.grants import pool_grants, pool_key
 from metering.selectors.terms import pools_of_version
 from metering.services import windows
+from metering.services.recutting import reach_of
+from metering.services.watching import look_later
 from subscriptions.models import BillingPeriod, Subscription
 from subscriptions.services import agreement
 
@@ -49,13 +53,17 @@ def _open_pools(periods: Sequence[BillingPeriod]) -> None:
         for meter_id, pools in pools_of_version(period.version_id).items()
         for pool in pools.by_key.values()
     ]
-    balances = MeterBalance.objects.bulk_create(
+    balances = [
         MeterBalance(tenant_id=period.tenant_id, period=period, meter_id=meter_id, pool=pool.key)
         for period, meter_id, pool in wanted
-    )
+    ]
+    _reach(balances)
+    MeterBalance.objects.bulk_create(balances)
     grants = CreditGrant.objects.bulk_create(
         CreditGrant(
             tenant_id=period.tenant_id,
+            meter_id=balance.meter_id,
+            pool=balance.pool,
             balance=balance,
             kind=CreditGrant.Kind.ALLOWANCE,
             quantity=pool.included,
@@ -80,3 +88,29 @@ def _open_pools(periods: Sequence[BillingPeriod]) -> None:
         )
         for grant in grants
     )
+
+
+def _reach(balances: Sequence[MeterBalance]) -> None:
+    """
+    Let new balances know of the grants of their pools that reach into them.
+
+    Who shares those grants with them is locked, and resolved anew by whoever has read it before.
+    """
+    grants = pool_grants(pool_key(balance) for balance in balances)
+    if not grants:
+        return
+    for balance in balances:
+        balance.cuts, balance.is_wide = reach_of(balance, grants.get(pool_key(balance), []))
+    wide = {pool_key(balance) for balance in balances if balance.is_wide}
+    if not wide:
+        return
+    mates = MeterBalance.objects.select_for_update(no_key=True, of=("self",)).filter(
+        tenant_id__in={key[0] for key in wide}, is_wide=True, closed_at__isnull=True
+    )
+    ids = [mate.pk for mate in mates.order_by("pk") if pool_key(mate) in wide]
+    MeterBalance.objects.filter(pk__in=ids).update(epoch=F("epoch") + 1)
+    look_later({one.tenant_id: one.period.starts_at for one in balances if one.is_wide and _has_thresholds(one)})
+
+
+def _has_thresholds(balance: MeterBalance) -> bool:
+    return bool(pools_of_version(balance.period.version_id)[balance.meter_id].by_key[balance.pool].thresholds)

@@ -62,6 +62,8 @@ class BalanceRow:
     booked_at: datetime | None
     due_at: datetime | None
     closed_at: datetime | None
+    is_wide: bool
+    cuts: list[datetime]
 
 
 _LOCKED = MeterBalance.objects.select_for_update(no_key=True, of=("self",)).order_by("pk").values_list("pk", flat=True)
@@ -69,7 +71,11 @@ _LOCKED = MeterBalance.objects.select_for_update(no_key=True, of=("self",)).orde
 
 @dataclass(slots=True)
 class LockedBalance:
-    """A balance under its row lock, with the grants of its pool; kept up to date while movements are placed."""
+    """
+    A balance under its row lock, with the grants of its pool, in burn order; kept up to date while movements are placed.
+
+    Unclosed wide balances of one pool, `mates`, share the grants and what becomes of them: a grant of the pool is burned by all of them.
+    """
 
     row: BalanceRow
     grants: list[Grant] = field(default_factory=list)
@@ -77,6 +83,7 @@ class LockedBalance:
     burned: dict[int, Decimal] = field(default_factory=dict)
     expired: dict[int, Decimal] = field(default_factory=dict)
     walks_again: bool = False
+    mates: "list[LockedBalance]" = field(default_factory=list)
     # What is to be told of it, None where nothing is: set by who has read it with the placement, else asked when it is needed.
     watch: Watch | None = None
     watch_is_known: bool = False
@@ -88,6 +95,18 @@ class LockedBalance:
         """What no grant covers."""
         return self.row.used - self.row.covered
 
+    @property
+    def pool(self) -> "list[LockedBalance]":
+        """The balances that are walked together, in time order."""
+        return self.mates or [self]
+
+    @property
+    def newest_segment_at(self) -> datetime | None:
+        """The newest segment with usage of what is walked together; an event in an older one walks again from there."""
+        if not self.mates:
+            return self.row.newest_segment_at
+        return max((at for mate in self.mates if (at := mate.row.newest_segment_at) is not None), default=None)
+
     def model(self) -> MeterBalance:
         """Read the balance with its tenant, meter and period: for the few callers that need them."""
         return MeterBalance.objects.select_related("tenant", "meter", "period").get(pk=self.row.pk)
@@ -98,6 +117,13 @@ class LockedBalance:
             self.burned[grant_id] = self.burned.get(grant_id, _ZERO) + quantity
             self.remaining[grant_id] -= quantity
             self.row.covered += quantity
+
+    def expire_burned(self, grant_id: int, quantity: Decimal) -> None:
+        """Un-burn a part that expires at once, so that nothing becomes available again."""
+        with exact():
+            self.burned[grant_id] = self.burned.get(grant_id, _ZERO) - quantity
+            self.expired[grant_id] = self.expired.get(grant_id, _ZERO) + quantity
+            self.row.covered -= quantity
 
 
 _Entry = tuple[int, int, int | None, str, datetime, str, Decimal, int]
@@ -111,15 +137,33 @@ WHERE b.id = ANY(%s::bigint[]) ORDER BY b.id
 """
 _BALANCE_COLUMNS = len(fields(BalanceRow))
 
+# A grant of the pool, for each of the wide balances; what closed periods have burned of it is not theirs to walk.
+_READ_POOL_GRANTS = """
+SELECT b.id, g.id, g.remaining, g.quantity - g.settled, g.priority, g.effective_at, g.expires_at, g.kind, g.created_at, g.ranked_at,
+       g.voided_at
+FROM metering_meterbalance b
+JOIN metering_creditgrant g ON (g.tenant_id, g.meter_id, g.pool) = (b.tenant_id, b.meter_id, b.pool) AND g.balance_id IS NULL
+WHERE b.id = ANY(%s::bigint[])
+"""
 
-def lock_balances(balance_ids: Iterable[int]) -> dict[int, LockedBalance]:
+_WIDE_MATES = """
+SELECT o.id FROM metering_meterbalance b
+JOIN metering_meterbalance o ON (o.tenant_id, o.meter_id, o.pool) = (b.tenant_id, b.meter_id, b.pool)
+WHERE b.id = ANY(%s::bigint[]) AND b.closed_at IS NULL AND o.is_wide AND o.closed_at IS NULL
+"""
+
+
+def lock_balances(balance_ids: Iterable[int], *, wide: Collection[int] = ()) -> dict[int, LockedBalance]:
     """
     Lock these balances in id order, and read them with the grants of their pools.
 
-    One lock per balance and group of requests. The lock of a balance guards its grants, so they need none of their own.
+    One lock per balance and group of requests. The lock of a balance guards its grants, so they need none of their own. Of those among
+    them that are `wide` and open, the pool's other open wide balances are locked and returned, too. Who these are, and which are wide, was read before
+    the lock: a caller compares the epochs of the balances that it asked for with what it read before, as whoever changes that raises them.
     """
+    wanted = {*balance_ids, *(row[0] for row in run(_WIDE_MATES, [plain_array(wide)]))} if wide else set(balance_ids)
     locked: dict[int, LockedBalance] = {}
-    ids = list(_LOCKED.filter(pk__in=sorted(set(balance_ids))))
+    ids = list(_LOCKED.filter(pk__in=sorted(wanted)))
     # What the lock guards is read after it, and past the ORM: a row costs a fifth of it.
     for row in run(_READ_LOCKED, [plain_array(ids)]):
         balance = locked.get(row[0])
@@ -127,6 +171,8 @@ def lock_balances(balance_ids: Iterable[int]) -> dict[int, LockedBalance]:
             balance = locked[row[0]] = LockedBalance(BalanceRow(*row[:_BALANCE_COLUMNS]))
         if row[_BALANCE_COLUMNS] is not None:
             _add_grant(balance, *row[_BALANCE_COLUMNS:])
+    if wide:
+        _join_pools(locked)
     for balance in locked.values():
         if len(balance.grants) > 1:
             balance.grants = burn_order(balance.grants)
@@ -140,9 +186,11 @@ def _add_grant(
     quantity: Decimal,
     priority: int,
     effective_at: datetime,
-    expires_at: datetime,
+    expires_at: datetime | None,
     kind: str,
     created_at: datetime,
+    ranked_at: datetime | None = None,
+    voided_at: datetime | None = None,
 ) -> None:
     grant = Grant(
         id=grant_id,
@@ -150,12 +198,30 @@ def _add_grant(
         priority=priority,
         effective_at=effective_at,
         expires_at=expires_at,
-        voided_at=None,
+        voided_at=voided_at,
         kind=GrantKind(kind),
         created_at=created_at,
+        ranked_at=ranked_at,
     )
     balance.grants.append(grant)
     balance.remaining[grant_id] = remaining
+
+
+def _join_pools(locked: Mapping[int, LockedBalance]) -> None:
+    """Give wide balances the grants of their pools, and let the unclosed ones of a pool share them."""
+    wide = [balance for balance in locked.values() if balance.row.is_wide]
+    for balance_id, *grant in run(_READ_POOL_GRANTS, [plain_array(balance.row.pk for balance in wide)]):
+        _add_grant(locked[balance_id], *grant)
+    pools: dict[tuple[int, int, str], list[LockedBalance]] = {}
+    for balance in wide:
+        if balance.row.closed_at is None:
+            pools.setdefault((balance.row.tenant_id, balance.row.meter_id, balance.row.pool), []).append(balance)
+    for mates in pools.values():
+        shared = list({grant.id: grant for mate in mates for grant in mate.grants}.values())
+        remaining = {grant_id: left for mate in mates for grant_id, left in mate.remaining.items()}
+        burned: dict[int, Decimal] = {}
+        for mate in mates:
+            mate.grants, mate.remaining, mate.burned, mate.mates = shared, remaining, burned, mates
 
 
 def post(
@@ -165,6 +231,7 @@ def post(
     kind: str,
     locked: Mapping[int, LockedBalance],
     now_of: Mapping[int, datetime],
+    cause: thresholds.Cause = thresholds.Cause.USAGE,
 ) -> None:
     """
     Place the movements, and write the posting with everything that follows from them.
@@ -173,32 +240,43 @@ def post(
     reversal, are entered as overage first and then put right by walking the segments again; a value that falls needs no walk, as it
     has one segment. A closed balance's burns are frozen: late usage is overage, and a reversal lowers overage first.
 
-    `now_of` gives each balance's tenant time, which dates the booking that falls due.
+    `now_of` gives each balance's tenant time, which dates the booking that falls due; `cause` is why thresholds are reached by it.
     """
+    if len(now_of) < len(locked):
+        now_of = _now_of_mates(locked, now_of)
     overage_before = {balance_id: balance.overage for balance_id, balance in locked.items()}
     entries: list[_Entry] = []
     for movement in movements:
         entries += _place(locked[movement.balance_id], movement)
-    for balance in locked.values():
-        if balance.walks_again:
-            entries += _walk_again(balance, movements, entries)
+    walking = [balance for balance in locked.values() if balance.walks_again]
+    if walking:
+        entries += _walk_again(walking, movements, entries)
     for balance_id, balance in locked.items():
         _schedule_booking(balance, now_of[balance_id])
         if overage_before[balance_id] == 0 and balance.overage > 0:
             _announce_overage(balance)
-    _write(posting_id, kind, movements, entries, locked.values())
+    if entries:
+        _write(posting_id, kind, movements, entries, locked.values())
     if any(balance.watch is not None or not balance.watch_is_known for balance in locked.values()):
-        thresholds.cross(locked.values(), now_of=now_of)
+        thresholds.cross(locked.values(), now_of=now_of, cause=cause)
+
+
+def _now_of_mates(locked: Mapping[int, LockedBalance], now_of: Mapping[int, datetime]) -> dict[int, datetime]:
+    """Return the tenant times, also of balances that no movement names: those of the ones with which they were locked."""
+    return {
+        balance_id: next(now_of[one.row.pk] for one in (balance, *balance.mates) if one.row.pk in now_of)
+        for balance_id, balance in locked.items()
+    }
 
 
 def _place(balance: LockedBalance, movement: Movement) -> list[_Entry]:
     """Return the usage entries of a movement, and move the balance's figures."""
     row = balance.row
-    newest = row.newest_segment_at
+    newest = balance.newest_segment_at
     with exact():
         row.used += movement.quantity
         row.events += movement.events
-    if newest is None or movement.segment_at > newest:
+    if row.newest_segment_at is None or movement.segment_at > row.newest_segment_at:
         row.newest_segment_at = movement.segment_at
     if row.closed_at is not None:
         return _place_late(balance, movement)
@@ -257,73 +335,94 @@ def _place_late(balance: LockedBalance, movement: Movement) -> list[_Entry]:
     entries = [_entry(row, movement, None, movement.quantity, movement.events)]
     if movement.quantity >= 0:
         return entries
-    current = _consumed(row.pk)
+    current = _consumed([row.pk])
     with exact():
         # Values of several sets may fall in one posting; the row knows of them, and the ledger does not yet.
         overage = (
             row.used - row.covered
             if movement.of_value
-            else current.get((movement.segment_at, None), _ZERO) + movement.quantity
+            else current.get((row.pk, movement.segment_at, None), _ZERO) + movement.quantity
         )
         excess = max(-overage, _ZERO)
     for grant in reversed(balance.grants):
         grant_id = int(grant.id)
-        unburned = min(excess, current.get((movement.segment_at, grant_id), _ZERO))
+        unburned = min(excess, current.get((row.pk, movement.segment_at, grant_id), _ZERO))
         if unburned > 0:
             entries.append(_correction(row, "walk", grant_id, movement.segment_at, -unburned))
             entries.append(_correction(row, "walk", None, movement.segment_at, unburned))
             entries.append(_correction(row, "expire", grant_id, movement.segment_at, unburned))
-            balance.burn(grant_id, -unburned)
+            balance.expire_burned(grant_id, unburned)
             with exact():
-                balance.expired[grant_id] = balance.expired.get(grant_id, _ZERO) + unburned
                 excess -= unburned
     return entries
 
 
-def _walk_again(balance: LockedBalance, movements: Iterable[Movement], entries: Iterable[_Entry]) -> list[_Entry]:
+def _walk_again(
+    walking: Iterable[LockedBalance], movements: Iterable[Movement], entries: Iterable[_Entry]
+) -> list[_Entry]:
     """
-    Walk the balance's segments over their totals, and return the entries that bring the ledger to that position.
+    Walk the segments of these balances, and of those with which they share grants, over their totals, and return the entries that bring
+    the ledger to that position.
 
     `movements` and `entries` are those of this posting, which are not written yet.
     """
-    row = balance.row
-    totals: dict[datetime, Decimal] = {}
-    consumed = _consumed(row.pk)
-    stored = SegmentTotal.objects.filter(balance_id=row.pk).values_list("segment_at", "quantity")
-    moved = [(one.segment_at, one.quantity) for one in movements if one.balance_id == row.pk]
+    pools = list({id(balance.pool[0]): balance.pool for balance in walking}.values())
+    ids = [balance.row.pk for pool in pools for balance in pool]
+    consumed = _consumed(ids)
+    totals: dict[int, dict[datetime, Decimal]] = {balance_id: {} for balance_id in ids}
+    stored = SegmentTotal.objects.filter(balance_id__in=ids).values_list("balance_id", "segment_at", "quantity")
+    moved = [(one.balance_id, one.segment_at, one.quantity) for one in movements if one.balance_id in totals]
     with exact():
-        for segment_at, quantity in (*stored, *moved):
-            totals[segment_at] = totals.get(segment_at, _ZERO) + quantity
+        for balance_id, segment_at, quantity in (*stored, *moved):
+            totals[balance_id][segment_at] = totals[balance_id].get(segment_at, _ZERO) + quantity
         for _, balance_id, grant_id, _, segment_at, _, quantity, _ in entries:
-            if balance_id == row.pk:
-                consumed[segment_at, grant_id] = consumed.get((segment_at, grant_id), _ZERO) + quantity
-    segments = sorted(totals.items())
-    position = walk(segments, balance.grants)
+            if balance_id in totals:
+                key = (balance_id, segment_at, grant_id)
+                consumed[key] = consumed.get(key, _ZERO) + quantity
+    return [one for pool in pools for one in _walk_pool(pool, totals, consumed)]
+
+
+def _walk_pool(
+    pool: Sequence[LockedBalance],
+    totals: Mapping[int, Mapping[datetime, Decimal]],
+    consumed: Mapping[tuple[int, datetime, int | None], Decimal],
+) -> list[_Entry]:
+    """Walk what shares grants, in one go, and return what differs from what the ledger says was consumed."""
+    segments = sorted(
+        (segment_at, balance.row.pk, quantity)
+        for balance in pool
+        for segment_at, quantity in totals[balance.row.pk].items()
+    )
+    by_id = {balance.row.pk: balance for balance in pool}
+    grants = pool[0].grants
+    position = walk([(segment_at, quantity) for segment_at, _, quantity in segments], grants)
     corrections = []
-    for (segment_at, _), burndown in zip(segments, position.segments, strict=True):
+    for (segment_at, balance_id, _), burndown in zip(segments, position.segments, strict=True):
+        balance = by_id[balance_id]
         targets: dict[int | None, Decimal] = {int(grant_id): burned for grant_id, burned in burndown.burns.items()}
         targets[None] = burndown.overage
-        for grant in balance.grants:
+        for grant in grants:
             targets.setdefault(int(grant.id), _ZERO)
         for grant_id, target in targets.items():
             with exact():
-                difference = target - consumed.get((segment_at, grant_id), _ZERO)
+                difference = target - consumed.get((balance_id, segment_at, grant_id), _ZERO)
             if difference:
-                corrections.append(_correction(row, "walk", grant_id, segment_at, difference))
+                corrections.append(_correction(balance.row, "walk", grant_id, segment_at, difference))
                 if grant_id is not None:
                     balance.burn(grant_id, difference)
     return corrections
 
 
 _CONSUMED = """
-SELECT segment_at, grant_id, sum(quantity) FROM metering_ledgerentry
-WHERE balance_id = %s AND kind IN ('usage', 'walk') GROUP BY 1, 2
+SELECT balance_id, segment_at, grant_id, sum(quantity) FROM metering_ledgerentry
+WHERE balance_id = ANY(%s::bigint[]) AND kind IN ('usage', 'walk') GROUP BY 1, 2, 3
 """
 
 
-def _consumed(balance_id: int) -> dict[tuple[datetime, int | None], Decimal]:
-    """Return what the ledger says each grant (None: overage) gave in each segment."""
-    return {(segment_at, grant_id): quantity for segment_at, grant_id, quantity in run(_CONSUMED, [balance_id])}
+def _consumed(balance_ids: Iterable[int]) -> dict[tuple[int, datetime, int | None], Decimal]:
+    """Return what the ledger says each grant (None: overage) gave in each segment of each balance."""
+    rows = run(_CONSUMED, [plain_array(balance_ids)])
+    return {(balance_id, segment_at, grant_id): quantity for balance_id, segment_at, grant_id, quantity in rows}
 
 
 def _entry(row: BalanceRow, movement: Movement, grant_id: int | None, quantity: Decimal, events: int) -> _Entry:
@@ -450,12 +549,17 @@ def _total_arrays(movements: Sequence[Movement]) -> list[str]:
 
 
 def _grant_arrays(balances: Iterable[LockedBalance]) -> list[str]:
-    rows = [
-        (grant_id, burned, balance.expired.get(grant_id, _ZERO))
-        for balance in balances
-        for grant_id, burned in balance.burned.items()
-    ]
-    return [plain_array(column) for column in columns(rows, 3)]
+    moved: dict[int, tuple[Decimal, Decimal]] = {}
+    for balance in balances:
+        if balance.mates and balance is not balance.mates[0]:
+            continue  # they share what was burned
+        for grant_id, burned in balance.burned.items():
+            expired = balance.expired.get(grant_id, _ZERO)
+            if grant_id in moved:  # by open balances, and by a closed one
+                with exact():
+                    burned, expired = burned + moved[grant_id][0], expired + moved[grant_id][1]
+            moved[grant_id] = burned, expired
+    return [plain_array(column) for column in columns([(pk, *both) for pk, both in moved.items()], 3)]
 
 
 def _balance_arrays(balances: Iterable[LockedBalance]) -> list[str]:

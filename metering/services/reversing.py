@@ -1,6 +1,5 @@
 """Takes a counted event back: a negative count in the same segment. The event itself stays as it is."""
 
-from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
@@ -11,18 +10,18 @@ from billing_site.database import uuid7
 from billing_site.http.problems import DomainError
 from billing_site.prepared import run
 from metering.core.measuring import Aggregation, Reading, dimension_set
-from metering.models import EventCount, MeterBalance, UsageEvent
+from metering.models import EventCount, UsageEvent
 from metering.selectors.event_details import EventNotFound
 from metering.selectors.events import find_event
-from metering.selectors.placement import PlacedPeriod
+from metering.selectors.segments import segment_of
 from metering.selectors.terms import pools_of_version
 from metering.services import windows
 from metering.services.arrays import columns, plain_array, text_array, uuid_array
-from metering.services.posting import LockedBalance, Movement, lock_balances, post
+from metering.services.locking import lock_pools
+from metering.services.posting import LockedBalance, Movement, post
 from metering.services.values import ValueMovement, take_back
 from subscriptions.core.pricing import clamp_event
 from subscriptions.models import Tenant
-from subscriptions.selectors.agreement import version_spans
 from subscriptions.selectors.clock import now_for
 from subscriptions.services import audit
 
@@ -82,7 +81,7 @@ def reverse_event(*, event_id: UUID, reason: str, actor: str) -> UsageEvent:
         counted = _counted(event)
         if tenant is None or not counted:
             raise EventNotCounted("The event was never counted: it is unmatched.")
-        locked = lock_balances(one.balance_id for one in counted)
+        locked = lock_pools(one.balance_id for one in counted)
         movements = [_movement(event, locked[one.balance_id], one) for one in counted]
         rows = [
             _row(event, movement, one.seen, posting_id, reason)
@@ -158,15 +157,6 @@ def _value(event: UsageEvent, locked: LockedBalance, counted: _Counted, movement
         return None
     reading = Reading(event.occurred_at, event.source, event.event_id, counted.quantity, counted.seen or None)
     return ValueMovement(Aggregation(meter.aggregation), movement, [reading])
-
-
-def segment_of(balance: MeterBalance, instant: datetime) -> tuple[datetime, int]:
-    """Return the first instant and the version of a balance's segment; instants beyond a cut end belong to the last one."""
-    spans = version_spans(balance.period)
-    changes = [(span.starts_at, span.version_id) for span in spans[1:]]
-    period = balance.period
-    placed = PlacedPeriod(period.pk, spans[0].version_id, period.starts_at, period.ends_at, False, changes)
-    return placed.segment_of(min(instant, spans[-1].starts_at) if instant >= period.ends_at else instant)
 
 
 def _row(event: UsageEvent, movement: Movement, seen: str, posting_id: UUID, reason: str) -> CountRow:

@@ -155,7 +155,8 @@ class Endings:
         ended = [one for one in self._live if one.is_open and self._end(one, locked)]
         posted = {count.balance.id for candidate in counted for count in candidate.counts}
         if counted:
-            touched = {balance_id: locked[balance_id] for balance_id in posted}
+            # Balances that share grants are walked, and so written, together.
+            touched = {one.row.pk: one for balance_id in posted for one in locked[balance_id].pool}
             post_counted(counted, touched, posting_id=posting_id, kind="record")
             self._views = views_of(counted, locked)
         if ended:

@@ -13,7 +13,8 @@ from django.db import transaction
 from metering.core.thresholds import Measure, Once, Position, Threshold, line_of, reached
 from metering.models import MeterBalance, ThresholdCrossing, ThresholdWatch
 from metering.selectors.thresholds import Watch
-from metering.services.posting import LockedBalance, lock_balances
+from metering.services.locking import lock_pools
+from metering.services.posting import LockedBalance
 from metering.services.thresholds import Cause, cross, included_now, lock_watches, raise_epochs
 from subscriptions.core.money import precise
 
@@ -60,7 +61,7 @@ def look_at_due(*, watch_ids: Collection[int], now: datetime) -> None:
     running = MeterBalance.objects.filter(
         tenant_id__in=tenants, closed_at__isnull=True, period__starts_at__lte=now, period__ends_at__gt=now
     )
-    locked = lock_balances(running.values_list("pk", flat=True))
+    locked = lock_pools(running.values_list("pk", flat=True))
     ThresholdWatch.objects.filter(pk__in=watch_ids).update(due_at=None)
     look(locked, now_of=dict.fromkeys(locked, now), cause=Cause.TIME)
 

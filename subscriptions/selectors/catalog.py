@@ -45,6 +45,9 @@ class UsageCharge:
     thresholds: tuple[Mapping[str, Any], ...]
     # Rolling windows: (ISO 8601 length, quantity).
     limits: tuple[tuple[str, Decimal], ...]
+    # How much of what is left of the allowance moves into the next period, and for how many it stays.
+    rollover_max: Decimal
+    rollover_periods: int
     price: Price
 
 
@@ -185,6 +188,8 @@ def _usage_charge(charge: Charge) -> UsageCharge:
         overage_quantity_max=charge.overage_quantity_max,
         thresholds=tuple(charge.thresholds),
         limits=tuple((limit["window"], Decimal(limit["quantity"])) for limit in charge.limits),
+        rollover_max=charge.rollover_max,
+        rollover_periods=charge.rollover_periods,
         price=price_of(charge),
     )
 

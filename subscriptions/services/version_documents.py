@@ -188,8 +188,6 @@ def check_publishable(document: Mapping[str, Any]) -> None:
         if charge["kind"] == "licensed":
             reading.fault(f"{path}.kind", TermsNotAvailable.code, message)
             continue
-        if Decimal(charge["rollover_max"]) > 0:
-            reading.fault(f"{path}.rollover_max", TermsNotAvailable.code, message)
     if reading.faults:
         raise TermsNotAvailable("The draft has terms that this release cannot carry out.", errors=reading.faults)
 

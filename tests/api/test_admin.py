@@ -123,6 +123,7 @@ def test_every_add_page_opens_where_there_is_one(ann, app, model):
         "testclock",
         "subscription",
         "thresholdwatch",
+        "creditgrant",
         "user",
         "group",
     }

@@ -57,6 +57,7 @@ def grant_lists(draw, *, size=6):
                 voided_at=draw(end),
                 kind=draw(st.sampled_from(GrantKind)),
                 created_at=day(draw(st.integers(-3, 0))),
+                ranked_at=draw(st.one_of(st.none(), st.integers(0, DAYS).map(day))),
             )
         )
     return grants
@@ -72,6 +73,8 @@ def for_the_oracle(grant):
         priority=grant.priority,
         paid=grant.kind == GrantKind.PURCHASED,
         created_at=grant.created_at,
+        rolled=grant.kind == GrantKind.ROLLOVER,
+        ranked_at=grant.ranked_at,
     )
 
 

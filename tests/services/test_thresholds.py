@@ -17,9 +17,7 @@ from invoices.services.due import run_due
 from invoices.services.subscribing import start_subscription
 from metering.models import (
     CreditGrant,
-    LedgerEntry,
     MeterBalance,
-    Posting,
     SegmentTotal,
     ThresholdCrossing,
     ThresholdWatch,
@@ -28,9 +26,10 @@ from metering.models import (
 from metering.selectors.balances import balances_of_tenants
 from metering.selectors.placement import forget_placements, remembered_placement
 from metering.services import watching
+from metering.services.grants import GrantTerms, grant_credit, void_grant
 from metering.services.ingest import record_events
+from metering.services.locking import lock_pools
 from metering.services.opening import open_due_periods
-from metering.services.posting import lock_balances
 from metering.services.requests import NewEvent, Record
 from metering.services.reversing import reverse_event
 from metering.services.tenant_thresholds import set_thresholds
@@ -357,32 +356,25 @@ def run_advance(world: World, to: str):
 
 
 def grant(world: World, quantity: int, *, expires_at: datetime) -> CreditGrant:
-    """Give the pool a grant that ends within the period, with its entry in the ledger, as whoever makes grants will."""
-    balance = world.balance()
-    made = CreditGrant.objects.create(
-        tenant=world.tenant,
-        balance=balance,
-        kind="allowance",
-        quantity=quantity,
-        effective_at=balance.period.starts_at,
+    """Give the pool a grant that covers what the running period has used until then."""
+    terms = GrantTerms(
+        meter=Meter.objects.get(),
+        dimensions={},
+        kind="promotional",
+        quantity=Decimal(quantity),
+        priority=0,
+        effective_at=world.balance().period.starts_at,
         expires_at=expires_at,
+        key="",
     )
-    LedgerEntry.objects.create(
-        posting=Posting.objects.create(kind="open"),
-        tenant=world.tenant,
-        balance=balance,
-        grant=made,
-        kind="grant",
-        segment_at=made.effective_at,
-        quantity=quantity,
-    )
+    made, _ = grant_credit(tenant=world.tenant, terms=terms, now=world.now, actor=ACTOR)
     return made
 
 
 def look(world: World):
-    """Look as a grant's maker does, in its transaction."""
+    """Look again as a grant's maker has done, in a transaction."""
     with transaction.atomic():
-        locked = lock_balances([world.balance().pk])
+        locked = lock_pools([world.balance().pk])
         return watching.look(locked, now_of=dict.fromkeys(locked, world.now))
 
 
@@ -419,9 +411,8 @@ def test_a_grant_that_is_taken_back_reaches_at_once():
     world = world_with({"percent": 80}, included="0")
     made = grant(world, 100, expires_at=at("2026-06-25"))
     world.use(50)
-    CreditGrant.objects.filter(pk=made.pk).update(expires_at=world.now + timedelta(seconds=1))
     type(world.clock).objects.update(now=world.now + timedelta(seconds=1))
-    assert len(look(world)) == 1
+    void_grant(grant=made, reason="why", now=world.now, actor=ACTOR)
     assert look(world) == []
     assert told(world) == [("percent:80:period", "50", "40")]
     assert ThresholdCrossing.objects.get().cause == "grant"
@@ -429,12 +420,11 @@ def test_a_grant_that_is_taken_back_reaches_at_once():
 
 def test_a_percentage_that_a_grant_puts_out_of_reach_can_be_reached_again():
     world = world_with({"percent": 80}, {"percent": 50, "once": "life"}, included="0")
-    made = grant(world, 100, expires_at=at("2026-06-15"))
-    look(world)
+    grant(world, 100, expires_at=at("2026-06-15"))
     world.use(50)
     run_advance(world, "2026-06-16")
     assert told(world) == [("percent:50:life", "50", "50"), ("percent:80:period", "50", "40")]
-    CreditGrant.objects.filter(pk=made.pk).update(expires_at=at("2026-06-25"))
+    grant(world, 50, expires_at=at("2026-06-25"))
     assert look(world) == []
     world.use(29)
     assert len(told(world)) == 2

@@ -52,6 +52,14 @@ def test_priority_then_expiry_then_promotional_then_age_then_id():
     assert burn_order(reversed(in_order)) == in_order
 
 
+def test_what_rolled_over_burns_before_the_allowance_that_it_meets_first():
+    allowance = grant("allowance", expires_at=JULY, kind=GrantKind.ALLOWANCE)
+    once = grant("once", expires_at=JULY, kind=GrantKind.ROLLOVER, created_at=june(2))
+    lasting = grant("lasting", expires_at=AUGUST, kind=GrantKind.ROLLOVER, ranked_at=JULY, created_at=june(3))
+    sooner = grant("sooner", expires_at=june(20))
+    assert burn_order([lasting, allowance, sooner, once]) == [sooner, once, lasting, allowance]
+
+
 def test_voiding_a_grant_does_not_change_what_burned_before_it():
     first, second = grant("first", expires_at=june(20)), grant("second", expires_at=june(25), voided_at=june(10))
     assert burn_order([second, first]) == [first, second]

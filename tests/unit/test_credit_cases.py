@@ -14,7 +14,7 @@ from subscriptions.core.periods import Period
 CASES = {
     case["id"]: case for case in json.loads((Path(__file__).parent.parent / "cases/credits.json").read_text())["cases"]
 }
-ROLLOVER = "what is left moves into a grant of the next period at closing, which is not a matter of burning"
+ROLLOVER = "what is left moves into a grant of the next period at closing: tests/services/test_rollover.py"
 SKIPPED = {"om-reset-max": ROLLOVER, "om-reset-at-end": ROLLOVER}
 EVERY = {"day": timedelta(days=1), "week": timedelta(days=7)}
 

@@ -1,10 +1,12 @@
 """Cutting a period where grants and versions change, and nowhere else."""
 
+import doctest
 from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
 
+from metering.core import segments
 from metering.core.burndown import Grant, GrantKind
 from metering.core.segments import VersionSpan, cut, segment_at
 from subscriptions.core.periods import Period
@@ -16,6 +18,10 @@ def june(day, hour=0):
 
 PERIOD = Period(june(1), datetime(2026, 7, 1, tzinfo=UTC))
 ONE_VERSION = [VersionSpan("v1", june(1))]
+
+
+def test_examples_in_the_docstrings_hold():
+    assert doctest.testmod(segments).failed == 0
 
 
 def grant(grant_id, starts_at, expires_at=None, voided_at=None, **fields):

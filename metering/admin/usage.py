@@ -28,7 +28,6 @@ from billing_site.staff import (
 from metering.core.measuring import dimension_set
 from metering.models import (
     Authorization,
-    CreditGrant,
     LedgerEntry,
     MeterBalance,
     OverageCharge,
@@ -46,15 +45,15 @@ from subscriptions.models import BillingPeriod
 from subscriptions.selectors.clock import wall_now
 from subscriptions.services import audit
 
-_BY_TENANT = "A tenant's id, written out in full."
+BY_TENANT = "A tenant's id, written out in full."
 
 
-def _quantity(name: str) -> Any:
+def quantity(name: str) -> Any:
     """Return the column of a quantity."""
     return shown(name.replace("_", " "), lambda row: number(plain(getattr(row, name))), order=name)
 
 
-def _dimensions(key: str) -> str:
+def dimensions(key: str) -> str:
     """Return a dimension set, which is stored as canonical JSON, as words."""
     return readable(dict(dimension_set(key))) if key else "–"
 
@@ -68,7 +67,7 @@ def _days(period: BillingPeriod) -> str:
 
 
 def _pool_name(balance: MeterBalance) -> str:
-    return f"{balance.meter} ({_dimensions(balance.pool)})" if balance.pool else balance.meter.code
+    return f"{balance.meter} ({dimensions(balance.pool)})" if balance.pool else balance.meter.code
 
 
 def _state(balance: MeterBalance) -> str:
@@ -77,9 +76,9 @@ def _state(balance: MeterBalance) -> str:
     return "closed" if balance.closed_at is not None else "open"
 
 
-_dimensions_column = shown("dimensions", lambda row: _dimensions(row.dimension_key))
-_balance_column = shown("period (UTC)", lambda row: link(row.balance, _period(row.balance.period)))
-_meter_column = shown("meter", lambda row: row.balance.meter.code)
+_dimensions_column = shown("dimensions", lambda row: dimensions(row.dimension_key))
+balance_column = shown("period (UTC)", lambda row: row.balance and link(row.balance, _period(row.balance.period)))
+_meter_column = shown("meter", lambda entry: entry.pool_of.meter.code)
 
 
 class Unmatched(admin.SimpleListFilter):
@@ -190,10 +189,10 @@ class MeterBalanceAdmin(ReadOnlyAdmin):
         shown("tenant", lambda balance: unbroken(balance.tenant.code), order="tenant__code"),
         shown("meter", _pool_name, order="meter__code"),
         shown("period (UTC)", lambda balance: _period(balance.period), order="period__starts_at"),
-        _quantity("used"),
-        _quantity("covered"),
-        _quantity("overage"),
-        _quantity("held"),
+        quantity("used"),
+        quantity("covered"),
+        quantity("overage"),
+        quantity("held"),
         shown("state", _state),
     ]
     list_select_related = ["tenant", "meter", "period"]
@@ -207,9 +206,9 @@ class MeterBalanceAdmin(ReadOnlyAdmin):
         return f"{row.tenant}: {_pool_name(row)}, {_days(row.period)}"
 
     _figures = [
-        shown("pool", lambda balance: _dimensions(balance.pool)),
-        *(_quantity(name) for name in ("used", "covered", "overage", "held")),
-        _quantity("booked_overage"),
+        shown("pool", lambda balance: dimensions(balance.pool)),
+        *(quantity(name) for name in ("used", "covered", "overage", "held")),
+        quantity("booked_overage"),
     ]
     fields = [
         "tenant",
@@ -236,8 +235,8 @@ class Reason(forms.Form):
 class AuthorizationAdmin(ReadOnlyAdmin):
     """Quantities held for calls before they have run, and what became of them."""
 
-    _figures = [_quantity("quantity"), shown("settled quantity", lambda row: _settled(row), order="settled_quantity")]
-    list_display = ["key", "tenant", _meter_column, _balance_column, *_figures, "status", "authorized_at", "expires_at"]
+    _figures = [quantity("quantity"), shown("settled quantity", lambda row: _settled(row), order="settled_quantity")]
+    list_display = ["key", "tenant", _meter_column, balance_column, *_figures, "status", "authorized_at", "expires_at"]
     list_select_related = ["tenant", "balance__meter", "balance__period"]
     list_filter = ["status", PARKED]
     ordering = ["-pk"]
@@ -247,10 +246,10 @@ class AuthorizationAdmin(ReadOnlyAdmin):
     row_conditions = {"release": lambda row: row.status == Authorization.Status.HELD}
     _read = [
         _meter_column,
-        _balance_column,
+        balance_column,
         _dimensions_column,
         *_figures,
-        _quantity("overage_quantity"),
+        quantity("overage_quantity"),
         shown("estimated cost", lambda row: number(plain(row.amount_precise), row.tenant.currency)),
         shown("hold ended as", lambda row: row.freed_by or "–"),
         shown("event", lambda row: _event_link(row)),
@@ -306,34 +305,20 @@ class LedgerEntryAdmin(ReadOnlyAdmin):
         "id",
         "tenant",
         _meter_column,
-        _balance_column,
+        balance_column,
         "kind",
-        _quantity("quantity"),
+        quantity("quantity"),
         "events",
         _dimensions_column,
         "recorded_at",
     ]
-    list_select_related = ["tenant", "balance__meter", "balance__period"]
+    list_select_related = ["tenant", "balance__meter", "balance__period", "grant__meter"]
     ordering = ["-pk"]
     search_fields = ["tenant__code__exact"]
-    search_help_text = _BY_TENANT
-    _read = [_meter_column, _balance_column, _quantity("quantity"), _dimensions_column]
+    search_help_text = BY_TENANT
+    _read = [_meter_column, balance_column, quantity("quantity"), _dimensions_column]
     fields = ["tenant", "kind", *_read, "events", "grant", "segment_at", "posting", "recorded_at"]
     readonly_fields = _read
-
-
-@admin.register(CreditGrant)
-class CreditGrantAdmin(ReadOnlyAdmin):
-    """Quantities that cover usage."""
-
-    _figures = [_quantity(name) for name in ("quantity", "burned", "expired", "remaining")]
-    list_display = ["tenant", "kind", _meter_column, _balance_column, *_figures, "effective_at", "expires_at"]
-    list_select_related = ["tenant", "balance__meter", "balance__period"]
-    ordering = ["-pk"]
-    search_fields = ["tenant__code__exact"]
-    search_help_text = _BY_TENANT
-    fields = ["tenant", "kind", "priority", _meter_column, _balance_column, *_figures, "effective_at", "expires_at"]
-    readonly_fields = [_meter_column, _balance_column, *_figures]
 
 
 @admin.register(ThresholdCrossing)
@@ -352,7 +337,7 @@ class ThresholdCrossingAdmin(ReadOnlyAdmin):
     list_filter = ["cause", "once", either("state", "rearmed_at", empty="told", filled="armed anew")]
     ordering = ["-pk"]
     search_fields = ["tenant__code__exact"]
-    search_help_text = _BY_TENANT
+    search_help_text = BY_TENANT
     fields = ["public_id", "tenant", *_figures, "once", "cause", "crossed_at", "recorded_at", "rearmed_at"]
     readonly_fields = _figures
 
@@ -366,7 +351,7 @@ class ThresholdWatchAdmin(ServiceAdmin):
     list_filter = [PARKED]
     ordering = ["-pk"]
     search_fields = ["tenant__code__exact"]
-    search_help_text = _BY_TENANT
+    search_help_text = BY_TENANT
     raw_id_fields = ["tenant"]
     help_texts = {
         "thresholds": 'Amounts of overage over all meters of which you want to be told: a JSON list, such as [{"amount": "50"}].',
@@ -392,7 +377,7 @@ def _owner(crossing: ThresholdCrossing) -> str:
     """Name the pool that a threshold is of; without one it is the tenant's."""
     if crossing.meter is None:
         return "all meters"
-    return f"{crossing.meter} ({_dimensions(crossing.pool)})" if crossing.pool else crossing.meter.code
+    return f"{crossing.meter} ({dimensions(crossing.pool)})" if crossing.pool else crossing.meter.code
 
 
 @admin.register(OverageCharge)
@@ -400,7 +385,7 @@ class OverageChargeAdmin(ReadOnlyAdmin):
     """What overage was booked at, as differences to the booking before."""
 
     _figures = [
-        _quantity("quantity"),
+        quantity("quantity"),
         shown(
             "amount, unrounded",
             lambda booking: number(plain(booking.amount_precise), booking.currency),
@@ -408,17 +393,17 @@ class OverageChargeAdmin(ReadOnlyAdmin):
         ),
     ]
     _priced = shown("dimensions", lambda booking: readable(booking.charge.dimensions))
-    _booked_to = _quantity("booked_to")
+    _booked_to = quantity("booked_to")
     list_display = ["tenant", "charge", _priced, "kind", "sequence", *_figures, "booked_at"]
     list_select_related = ["tenant", "charge__meter", "charge__version__tier"]
     ordering = ["-pk"]
     search_fields = ["tenant__code__exact"]
-    search_help_text = _BY_TENANT
+    search_help_text = BY_TENANT
     fields = [
         "tenant",
         "charge",
         _priced,
-        _balance_column,
+        balance_column,
         "kind",
         "sequence",
         *_figures,
@@ -426,7 +411,7 @@ class OverageChargeAdmin(ReadOnlyAdmin):
         "booked_at",
         "explained",
     ]
-    readonly_fields = [_priced, _balance_column, *_figures, _booked_to, "explained"]
+    readonly_fields = [_priced, balance_column, *_figures, _booked_to, "explained"]
 
     @admin.display(description="how the charge's amount so far was reached")
     def explained(self, booking: OverageCharge) -> Any:
