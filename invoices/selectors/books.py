@@ -401,22 +401,27 @@ INVARIANTS = (
         "whatever a closed period owes stands on a live invoice once its subscription's next one is out",
         """
         SELECT tenant_id, period_id, charge_id, kind, min(id) FROM (
-            SELECT o.*, closing.at AS billed_at, sum(o.quantity) OVER up_to_here AS quantity_so_far,
-                   sum(o.amount_precise) OVER up_to_here AS amount_so_far,
-                   max(o.id) FILTER (WHERE o.booked_at < closing.at) OVER (PARTITION BY o.period_id, o.charge_id, o.kind) AS last_before
+            SELECT o.*, free.at AS free_at, closing.at AS billed_at, sum(o.quantity) OVER up_to_here AS quantity_so_far,
+                   sum(o.amount_precise) OVER up_to_here AS amount_so_far, lead(free.at) OVER up_to_here AS next_free_at
             FROM metering_overagecharge o JOIN subscriptions_billingperiod p ON p.id = o.period_id
+            CROSS JOIN LATERAL (
+                SELECT greatest(o.booked_at, max(s.released_at)) AS at, count(*) > 0 AS was_released
+                FROM invoices_invoicelinesource s WHERE s.overage_charge_id = o.id
+            ) free
             CROSS JOIN LATERAL (
                 SELECT max(q.closed_at) AS at FROM invoices_invoice i JOIN subscriptions_billingperiod q ON q.id = i.period_id
                 WHERE i.subscription_id = p.subscription_id AND i.reason IN ('period', 'final') AND i.status IN ('open', 'paid')
                   AND q.closed_at >= p.closed_at
             ) closing
-            WHERE NOT EXISTS (SELECT 1 FROM invoices_invoicelinesource s WHERE s.overage_charge_id = o.id)
-            WINDOW up_to_here AS (PARTITION BY o.period_id, o.charge_id, o.kind ORDER BY o.id)
+            WHERE NOT EXISTS (SELECT 1 FROM invoices_invoicelinesource s
+                              WHERE s.overage_charge_id = o.id AND s.released_at IS NULL)
+            WINDOW up_to_here AS (PARTITION BY o.period_id, o.charge_id, o.kind ORDER BY free.at, free.was_released, o.id)
         ) unbilled GROUP BY 1, 2, 3, 4
-        -- Usage that was booked and taken back has no line. Where a test clock stands still, the bookings of the closing have the same
-        -- time as those of late usage after it: what was there before must come to nothing at one of them.
-        HAVING bool_or(booked_at < billed_at) AND NOT bool_or(
-            id >= last_before AND booked_at <= billed_at AND quantity_so_far = 0 AND abs(amount_so_far) < 1)
+        -- Free to be billed since it was booked or, later, released by a voided invoice: usage that was booked and taken back, before or
+        -- after, has no line. Where a test clock stands still, the bookings of the closing have the same time as late usage and voided
+        -- invoices after it: what was free before must come to nothing at one of them.
+        HAVING bool_or(free_at < billed_at) AND NOT bool_or(
+            free_at <= billed_at AND (next_free_at >= billed_at) IS NOT FALSE AND quantity_so_far = 0 AND abs(amount_so_far) < 1)
         """,
     ),
     Invariant(

@@ -262,3 +262,45 @@ def test_usage_that_was_booked_and_taken_back_before_the_closing_booked_it_break
     close_period(period_id=world.subscription.periods.get().pk, now=CLOSES)
     assert [charge.booked_at for charge in OverageCharge.objects.order_by("pk")] == [world.now, CLOSES]
     assert breaches() == []
+
+
+def void_june(world):
+    void(invoice_id=Invoice.objects.get(reason="period").pk, now=world.now, actor=ACTOR, reason="test")
+
+
+def until_august(world):
+    advance(clock_id=world.clock.pk, to=at("2026-08-01 01:00"), actor=ACTOR)
+
+
+def test_usage_that_a_voided_invoice_billed_and_that_was_taken_back_stands_on_no_other_and_breaks_nothing():
+    world = world_in_june()
+    until_july(world)
+    void_june(world)
+    reverse_event(event_id=UsageEvent.objects.get().pk, reason="test", actor=ACTOR)
+    until_august(world)
+    assert [charge.quantity for charge in OverageCharge.objects.order_by("pk")] == [2345, -2345]
+    july = Invoice.objects.exclude(status="void").get(reason="period")
+    assert not july.lines.filter(kind="overage").exists()
+    assert breaches() == []
+
+
+def test_usage_that_a_voided_invoice_billed_and_the_next_one_does_not_is_found():
+    world = world_in_june()
+    until_july(world)
+    void_june(world)
+    until_august(world)
+    charge = OverageCharge.objects.get()
+    source = charge.billed_by.get(released_at=None)
+    assert breaches() == []
+    write("DELETE FROM invoices_invoicelinesource WHERE id = %s", source.pk)
+    assert {one.invariant for one in broken_books()} >= {"closed_period_is_billed"}
+    source.save(force_insert=True)
+
+
+def test_an_invoice_that_is_voided_at_the_time_of_a_later_closing_waits_for_the_next_one_and_breaks_nothing():
+    world = world_in_june()
+    until_july(world)
+    june = Invoice.objects.get(reason="period")
+    until_august(world)
+    void(invoice_id=june.pk, now=world.now, actor=ACTOR, reason="test")
+    assert breaches() == []
