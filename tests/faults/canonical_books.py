@@ -8,6 +8,7 @@ from django.db.models import Count, Min, Model, QuerySet, Sum
 
 from invoices.models import Invoice, InvoiceLine, TenantCreditEntry
 from metering.models import (
+    Authorization,
     CreditGrant,
     EventCount,
     EventKey,
@@ -19,6 +20,7 @@ from metering.models import (
     SegmentTotal,
     ThresholdCrossing,
     UsageEvent,
+    WindowBucket,
 )
 from subscriptions.models import BillingPeriod, FeeItem, OutboxMessage, Subscription, Tenant
 
@@ -54,9 +56,15 @@ def _tables(tenant: Tenant, first_number: int) -> dict[str, Sequence[tuple[Any, 
         "counts": _rows(EventCount.objects.filter(event_id__in=ids), "kind", "dimension_key", "quantity", "clamped"),
         "balances": _rows(
             MeterBalance.objects.filter(**own),
-            *(*(name for name in _BALANCE), "used", "covered", "held", "events", "newest_segment_at"),
+            *(*(name for name in _BALANCE), "used", "covered", "held", "held_amount", "events", "newest_segment_at"),
             *("booked_overage", "booked_at", "closed_at", "due_at", "parked_at"),
         ),
+        "holds": _rows(
+            Authorization.objects.filter(**own),
+            *("key", "quantity", "overage_quantity", "amount_precise", "decision", "status", "freed_by"),
+            *("settled_quantity", "authorized_at", "expires_at", "due_at"),
+        ),
+        "windows": _rows(WindowBucket.objects.filter(**own), "pool", "window_seconds", "bucket_at", "quantity"),
         "ledger": list(
             LedgerEntry.objects.filter(**own)
             .values_list(*_OF_BALANCE, "kind", "segment_at", "dimension_key", "grant__kind")

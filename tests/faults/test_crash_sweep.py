@@ -5,15 +5,18 @@ Continuous integration tries every moment of recording and closing, and some of 
 """
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from time import monotonic
 
 import pytest
 
+from billing_site.database import uuid7
 from invoices.services.advancing import advance
 from invoices.services.closing import book_balance, close_period
 from metering.models import MeterBalance, UsageEvent
+from metering.services.gate import perform
 from metering.services.ingest import record_events
-from metering.services.requests import NewEvent, Record
+from metering.services.requests import Authorize, Extend, NewEvent, Record, Release, Settle
 from metering.services.reversing import EventReversed, reverse_event
 from subscriptions.models import TierVersion
 from tests.faults.crash_sweep import ANSWERING, COMMITTED, Story, moments_of, sweep
@@ -127,7 +130,43 @@ def advancing(version: TierVersion) -> Story:
     return Story([world.tenant], lambda: advance(clock_id=world.clock.pk, to=at("2026-08-01 02:00"), actor=ACTOR))
 
 
+def asking(version: TierVersion) -> Story:
+    """A group of the gate: it settles, releases, extends and authorizes for a tenant with windows and a spend cap."""
+    world = make_world(version=version, now=NOW, spend_cap=Decimal(5))
+    now = datetime.now(tz=UTC)
+    world.use(300, time=at("2026-06-19 23:00"))
+
+    def ask(key: str, quantity: int, ttl_seconds: int = 300) -> Authorize:
+        return Authorize(world.tenant.code, "tokens", Decimal(quantity), key, {}, ttl_seconds, now)
+
+    settled, released, extended = (
+        answer.authorization for answer in perform([ask("settled", 400), ask("released", 500), ask("extended", 600)])
+    )
+    event = world.event(1500, id="settles", time=None)
+    group_id = uuid7()
+    requests = [
+        Settle(settled, None, event, now),
+        Release(released, now),
+        Extend(extended, Decimal(100), 600, now),
+        ask("new", 700),
+        ask("denied", 100_000),
+    ]
+
+    def operation() -> None:
+        # The committer asks again under the same id, when it does not know what became of its COMMIT.
+        answers = perform(requests, group_id=group_id)
+        assert [getattr(answer, "code", None) for answer in answers] == [None] * 5
+        assert answers[4].decision.decision == "deny"
+
+    return Story([world.tenant], operation)
+
+
 class TestEveryMoment:
+    def test_of_settling_releasing_extending_and_authorizing(self, tokens):
+        limits = [{"quantity": "3000", "window": "PT5H"}]
+        version = publish("asking", charges=[charge(included="1000", limits=limits)])
+        assert_commits_were_crossed(sweep(lambda: asking(version)))
+
     def test_of_recording_a_mixed_group(self, version):
         assert_commits_were_crossed(sweep(lambda: recording(version)))
 
