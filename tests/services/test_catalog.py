@@ -261,7 +261,6 @@ def test_the_database_keeps_a_published_version_whoever_writes(tier, write):
     ("terms", "path"),
     [
         ({"trial_days": 1}, "trial_days"),
-        ({"charges": [charge(rollover_max="0.5")]}, "charges.0.rollover_max"),
         ({"charges": [{"kind": "licensed", "code": "seats", "unit_amount": "1"}]}, "charges.0.kind"),
     ],
 )
