@@ -76,7 +76,7 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "billing_site.http.middleware.PageSessions",
     "django.middleware.common.CommonMiddleware",
-    "billing_site.http.middleware.PageForms",
+    "django.middleware.csrf.CsrfViewMiddleware",
     "billing_site.http.middleware.PageUsers",
     "billing_site.http.middleware.PageMessages",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
@@ -218,6 +218,12 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "EventStatusEnum": ["counted", "unmatched", "reversed"],
         "EventProblemStatusEnum": ["conflict", "rejected", "unmatched"],
+        "AuthorizationStatusEnum": ["held", "settled", "released", "expired"],
+        "DecisionEnum": ["allow", "allow_overage", "degrade", "deny"],
+        "GrantedDecisionEnum": ["allow", "allow_overage", "degrade"],
+        "EventCountKindEnum": ["record", "replay", "reversal"],
+        "GivenGrantKindEnum": ["promotional", "purchased"],
+        "LimitKindEnum": ["allowance", "overage_quantity_max", "window", "spend_cap"],
     },
     # The pages load nothing from another host.
     "SWAGGER_UI_DIST": "SIDECAR",

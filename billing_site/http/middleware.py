@@ -9,7 +9,6 @@ from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.handlers.wsgi import LimitedStream
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.middleware.csrf import CsrfViewMiddleware
 from django.utils.deprecation import MiddlewareMixin
 
 from billing_site.http.parsers import LENGTH_UNKNOWN
@@ -74,10 +73,6 @@ class _PagesOnly(MiddlewareMixin):
 
 class PageSessions(_PagesOnly, SessionMiddleware):
     """Django's sessions, for pages."""
-
-
-class PageForms(_PagesOnly, CsrfViewMiddleware):
-    """Django's protection of forms, for pages."""
 
 
 class PageUsers(_PagesOnly, AuthenticationMiddleware):
