@@ -236,7 +236,8 @@ class AuthorizationAdmin(ReadOnlyAdmin):
     """Quantities held for calls before they have run, and what became of them."""
 
     _figures = [quantity("quantity"), shown("settled quantity", lambda row: _settled(row), order="settled_quantity")]
-    list_display = ["key", "tenant", _meter_column, balance_column, *_figures, "status", "authorized_at", "expires_at"]
+    _meter = shown("meter", lambda row: row.balance.meter.code)
+    list_display = ["key", "tenant", _meter, balance_column, *_figures, "status", "authorized_at", "expires_at"]
     list_select_related = ["tenant", "balance__meter", "balance__period"]
     list_filter = ["status", PARKED]
     ordering = ["-pk"]
@@ -245,7 +246,7 @@ class AuthorizationAdmin(ReadOnlyAdmin):
     actions = ["release"]
     row_conditions = {"release": lambda row: row.status == Authorization.Status.HELD}
     _read = [
-        _meter_column,
+        _meter,
         balance_column,
         _dimensions_column,
         *_figures,

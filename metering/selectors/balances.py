@@ -61,6 +61,8 @@ class Standing:
     # Of the grants in force at the tenant's time; of those of the pool, what closed periods have left.
     granted: Decimal = _ZERO
     remaining: Decimal = _ZERO
+    # What balances of earlier periods, which still wait for late usage, hold of the grants that it shares with them.
+    held_elsewhere: Decimal = _ZERO
 
     def add_grant(self, quantity: Decimal, remaining: Decimal) -> None:
         """Count a grant that is in force."""
@@ -97,7 +99,7 @@ _BALANCES = """
 SELECT t.code, t.id, n.now, t.spend_cap, p.id, p.version_id, p.starts_at, p.ends_at,
        ARRAY(SELECT x.effective_at FROM subscriptions_tierchange x WHERE x.period_id = p.id ORDER BY x.effective_at),
        ARRAY(SELECT x.to_version_id FROM subscriptions_tierchange x WHERE x.period_id = p.id ORDER BY x.effective_at),
-       m.code, g.quantity, g.remaining, b.id, b.period_id, b.meter_id, b.pool, b.used, b.covered,
+       m.code, g.quantity, g.remaining, LEAST(COALESCE(e.quantity, 0), g.shared), b.id, b.period_id, b.meter_id, b.pool, b.used, b.covered,
        b.held - COALESCE(o.quantity, 0), b.held_amount - COALESCE(o.amount, 0)
 FROM subscriptions_tenant t
 LEFT JOIN subscriptions_testclock c ON c.id = t.test_clock_id
@@ -106,11 +108,13 @@ LEFT JOIN subscriptions_billingperiod p ON p.tenant_id = t.id AND p.starts_at <=
 LEFT JOIN metering_meterbalance b ON b.period_id = p.id
 LEFT JOIN subscriptions_meter m ON m.id = b.meter_id
 LEFT JOIN LATERAL (
-    SELECT COALESCE(sum(quantity - settled), 0) AS quantity, COALESCE(sum(remaining), 0) AS remaining
+    SELECT COALESCE(sum(quantity - settled), 0) AS quantity, COALESCE(sum(remaining), 0) AS remaining,
+           COALESCE(sum(remaining) FILTER (WHERE balance_id IS NULL), 0) AS shared
     FROM (
-        SELECT quantity, settled, remaining, effective_at, expires_at, voided_at FROM metering_creditgrant WHERE balance_id = b.id
+        SELECT quantity, settled, remaining, effective_at, expires_at, voided_at, balance_id
+        FROM metering_creditgrant WHERE balance_id = b.id
         UNION ALL
-        SELECT quantity, settled, remaining, effective_at, expires_at, voided_at FROM metering_creditgrant
+        SELECT quantity, settled, remaining, effective_at, expires_at, voided_at, balance_id FROM metering_creditgrant
         WHERE b.is_wide AND balance_id IS NULL AND (tenant_id, meter_id, pool) = (b.tenant_id, b.meter_id, b.pool)
     ) AS o
     WHERE effective_at <= n.now AND COALESCE(expires_at > n.now, true) AND COALESCE(voided_at > n.now, true)
@@ -119,6 +123,10 @@ LEFT JOIN LATERAL (
     SELECT sum(quantity) AS quantity, sum(amount_precise) AS amount FROM metering_authorization
     WHERE balance_id = b.id AND due_at <= n.now
 ) AS o ON b.held > 0
+LEFT JOIN LATERAL (
+    SELECT sum(a.quantity) AS quantity FROM metering_meterbalance m JOIN metering_authorization a ON a.balance_id = m.id AND a.due_at > n.now
+    WHERE (m.tenant_id, m.meter_id, m.pool) = (b.tenant_id, b.meter_id, b.pool) AND m.id <> b.id AND m.is_wide AND m.closed_at IS NULL
+) AS e ON b.is_wide
 WHERE t.code = ANY(%s::text[])
 ORDER BY t.id, m.code, b.pool
 """
@@ -134,12 +142,12 @@ def balances_of_tenants(codes: Iterable[str], *, wall: datetime) -> dict[str, Te
     standings: list[Standing] = []
     for row in run(_BALANCES, [wall, sorted(set(codes))]):
         code, tenant_id, now, cap, period_id, version_id, starts_at, ends_at, instants, versions, meter = row[:11]
-        granted, left = row[11:13]
+        granted, left, elsewhere = row[11:14]
         if code not in found:
             found[code] = TenantBalances(tenant_id, now, None if period_id is None else [], cap)
         if meter is not None:
             in_force = dict([(starts_at, version_id), *zip(instants, versions, strict=True)])
-            standings.append(Standing(_Row(*row[13:]), code, meter, ends_at, in_force, granted, left))
+            standings.append(Standing(_Row(*row[14:]), code, meter, ends_at, in_force, granted, left, elsewhere))
     all_views = balance_views(standings)
     for view in all_views:
         views = found[view.tenant].views

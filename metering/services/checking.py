@@ -88,10 +88,12 @@ def check_call(asked: Authorize) -> GateAnswer:
 
 def check(found: TenantBalances, view: BalanceView, quantity: Decimal, names: DimensionSet) -> Checked:
     """Return what the gate would say to a call of one of the tenant's pools; `names` is the call's dimension set."""
+    with exact():
+        held = view.held + view.standing.held_elsewhere
     state = GateState(
         used=view.used,
         covered=view.used - view.overage,
-        held=view.held,
+        held=held,
         remaining_in_force=view.remaining,
         overage=view.overage,
         period_ends_at=view.period_ends_at,

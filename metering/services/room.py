@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 
+from metering.core.burndown import GrantKind
 from metering.core.decision import (
     AtLimit,
     Decision,
@@ -44,11 +45,13 @@ class Room:
         return call.tenant_id in self._spend_caps
 
     def that_count(self, call: Call) -> list[LockedBalance]:
-        """Return the balances whose holds stand in a call's way: its own, and for a capped tenant all of the period."""
+        """Return the balances whose holds stand in a call's way: its own and those that share its grants, for a capped tenant all of the period."""
         assert call.balance is not None  # without one it was denied
+        pool = self._locked[call.balance.id].pool
         if not self.has_cap(call):
-            return [self._locked[call.balance.id]]
-        return [self._locked[placed.id] for placed in call.balance.period.balances.values()]
+            return pool
+        of_period = (self._locked[placed.id] for placed in call.balance.period.balances.values())
+        return list({one.row.pk: one for one in (*pool, *of_period)}.values())
 
     def decide(self, call: Call) -> tuple[Decision, Decimal]:
         """Return the decision on a call whose balance is locked, and what its overage would cost."""
@@ -100,9 +103,19 @@ class Room:
 
 
 def state_of(balance: LockedBalance, now: datetime, ends_at: datetime) -> GateState:
-    """Return a locked balance's position as the gate sees it, with what is left of the grants in force at the tenant's time."""
+    """
+    Return a locked balance's position as the gate sees it, with what is left of the grants in force at the tenant's time.
+
+    Balances of two periods may share a grant (the earlier one waits for late usage): what the others hold may burn all that they share, so
+    it counts as held here, too. Nothing is promised twice.
+    """
     row = balance.row
+    in_force = [grant for grant in balance.grants if grant.covers(now)]
     with exact():
-        in_force = sum((balance.remaining[int(one.id)] for one in balance.grants if one.covers(now)), _ZERO)
+        remaining = sum((balance.remaining[int(grant.id)] for grant in in_force), _ZERO)
+        held = row.held
+        if balance.mates:
+            shared = sum((balance.remaining[int(one.id)] for one in in_force if one.kind != GrantKind.ALLOWANCE), _ZERO)
+            held += min(shared, sum((mate.row.held for mate in balance.mates if mate is not balance), _ZERO))
         overage = row.used - row.covered
-    return GateState(row.used, row.covered, row.held, in_force, overage, ends_at)
+    return GateState(row.used, row.covered, held, remaining, overage, ends_at)

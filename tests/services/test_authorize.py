@@ -11,9 +11,11 @@ from billing_site.database import uuid7
 from invoices.services.advancing import advance
 from metering.models import Authorization, UsageEvent
 from metering.services import committer
+from metering.services.checking import check_call
 from metering.services.gate import perform
 from metering.services.requests import Authorize, Extend, Release, Settle
 from tests.races import together
+from tests.services.test_grants import give, move
 from tests.world import charge, make_meter, make_world, publish
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -207,3 +209,22 @@ def test_after_an_ambiguous_commit_a_hold_is_its_own():
     [settled] = perform([settlement], group_id=third)
     assert settled.found.hold.settled_quantity == 50
     assert (world.balance().used, world.balance().held) == (50, 0)
+
+
+def test_what_the_last_period_holds_of_a_grant_is_not_promised_again_in_the_next():
+    make_meter()
+    version = publish("strict", charges=[charge(at_limit="deny", included="100")], grace_hours=24)
+    world = make_world(version=version)
+    give(world, 100)
+    move(world, "2026-06-30 23:59")
+    june = perform([asking(world, 150, ttl_seconds=7200)])[0]
+    assert june.decision.decision == "allow"
+    move(world, "2026-07-01 00:01")
+    # July's own 100, and of the grant's 100 none that June's hold may still burn.
+    assert check_call(asking(world, 101)).decision.decision == "deny"
+    assert perform([asking(world, 101)])[0].decision.decision == "deny"
+    assert perform([asking(world, 100)])[0].decision.decision == "allow"
+    perform([releasing(june)])
+    assert check_call(asking(world, 100)).decision.decision == "allow"
+    assert perform([asking(world, 100)])[0].decision.decision == "allow"
+    assert perform([asking(world, 1)])[0].decision.decision == "deny"
