@@ -262,7 +262,6 @@ def test_the_database_keeps_a_published_version_whoever_writes(tier, write):
     [
         ({"trial_days": 1}, "trial_days"),
         ({"charges": [charge(limits=[{"quantity": "1", "window": "PT5H"}])]}, "charges.0.limits"),
-        ({"charges": [charge(rollover_max="0.5")]}, "charges.0.rollover_max"),
         ({"charges": [{"kind": "licensed", "code": "seats", "unit_amount": "1"}]}, "charges.0.kind"),
     ],
 )
