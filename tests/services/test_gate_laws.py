@@ -1,10 +1,13 @@
 """
 No story of calls, usage and time grants a hold beyond a limit, refuses one that fits, loses a hold, or frees one twice.
 
-Beside the real services runs a model that knows single events and holds, counts them anew at each question, and has no buckets, no balances
-and no order of locks. Each story is a tenant of its own, with a hard limit, a bounded overage, a rolling window, and a spend cap over both meters.
+Beside the real services runs a model that knows single events and holds, counts them anew at each question, and has no buckets and no order
+of locks. Each story is a tenant of its own, with a hard limit, a bounded overage, a rolling window, and a spend cap over both meters. How much of
+usage grants cover, and what is left of them, the model counts itself as long as there is the allowance alone; once others were given it asks the
+books, which `test_oracle` holds to the walk.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -16,9 +19,10 @@ from hypothesis import strategies as st
 
 from invoices.services.advancing import advance
 from invoices.services.due import run_due
-from metering.models import Authorization, MeterBalance
+from metering.models import Authorization, CreditGrant, MeterBalance
 from metering.services.checking import check_call
 from metering.services.gate import perform
+from metering.services.grants import GrantTerms, grant_credit, void_grant
 from metering.services.ingest import record_events
 from metering.services.requests import Authorize, Extend, NewEvent, Record, Release, Settle
 from subscriptions.models import Meter, TestClock, Tier, TierVersion
@@ -62,6 +66,8 @@ class Model:
     usage: list[tuple[str, datetime, int]] = field(default_factory=list)
     holds: dict[object, Held] = field(default_factory=dict)
     closed: set[int] = field(default_factory=set)
+    # (meter, period) → what is covered and what is left of the grants in force, once there are others than the allowance.
+    books: Callable[[str, int], tuple[Decimal, Decimal]] | None = None
 
     def expire(self):
         for hold in self.holds.values():
@@ -84,15 +90,20 @@ class Model:
             if one.is_live and one.meter == meter and place in (None, period_of(one.authorized_at))
         )
 
-    def overage(self, meter, used):
-        return max(0, used - INCLUDED[meter])
+    def cover(self, meter, place):
+        """Return what of the period's usage is covered, and what is left of the grants in force."""
+        if self.books is not None:
+            return self.books(meter, place)
+        used = self.used(meter, place)
+        return min(used, INCLUDED[meter]), max(0, INCLUDED[meter] - used)
+
+    def overage(self, meter, place):
+        return self.used(meter, place) - self.cover(meter, place)[0]
 
     def estimate(self, meter, quantity):
         place = period_of(self.now)
-        before = self.used(meter, place) + self.held(meter, place)
         # Usage that no grant covers is overage already; grants that are left cover holds first.
-        left = max(0, INCLUDED[meter] - self.used(meter, place)) - self.held(meter, place)
-        assert before >= 0
+        left = self.cover(meter, place)[1] - self.held(meter, place)
         return PRICE[meter] * min(quantity, max(0, quantity - left))
 
     def fits(self, meter, quantity, *, window):
@@ -101,10 +112,11 @@ class Model:
         in_window = self.held(meter, None) + sum(
             used for name, time, used in self.usage if name == meter and time > self.now - window
         )
-        spent = sum(PRICE[one] * self.overage(one, self.used(one, place)) for one in INCLUDED)
+        spent = sum(PRICE[one] * self.overage(one, place) for one in INCLUDED)
+        covered, left = self.cover(meter, place)
         spent += sum(one.amount for one in self.holds.values() if one.is_live and period_of(one.authorized_at) == place)
         return (
-            taken + quantity <= INCLUDED[meter] + BEYOND[meter]
+            taken + quantity <= covered + left + BEYOND[meter]
             and (IN_WINDOW[meter] is None or in_window + quantity <= IN_WINDOW[meter])
             and spent + self.estimate(meter, quantity) <= CAP
         )
@@ -117,6 +129,7 @@ class Story:
         self.model = Model()
         self.world = make_world(version=limited_version(), starts_at=PERIODS[0], now=START, spend_cap=CAP)
         self.sent = 0
+        self.grants = []
 
     @property
     def wall(self):
@@ -215,6 +228,47 @@ class Story:
         assert [outcome.status for outcome in report.outcomes] == ["accepted"]
         self.model.usage.append((meter, time, quantity))
 
+    def grant(self, meter, quantity, seconds):
+        """Give a grant from now on: for a time, or for ever."""
+        self.model.books = self.books
+        ends_at = None if seconds is None else self.model.now + timedelta(seconds=seconds)
+        terms = GrantTerms(
+            meter=Meter.objects.get(code=meter),
+            dimensions={},
+            kind="purchased",
+            quantity=Decimal(quantity),
+            priority=0,
+            effective_at=None,
+            expires_at=ends_at,
+            key="",
+        )
+        grant, _ = grant_credit(tenant=self.world.tenant, terms=terms, now=self.model.now, actor="system")
+        self.grants.append(grant)
+
+    def void(self, place):
+        if self.grants:
+            grant = self.grants.pop(place % len(self.grants))
+            if grant.expires_at is None or grant.expires_at > self.model.now:
+                void_grant(grant=grant, reason="a mistake", now=self.model.now, actor="system")
+
+    def books(self, meter, place):
+        """Return what the books say is covered in a period, and left of the grants in force now."""
+        balances = MeterBalance.objects.filter(tenant=self.world.tenant, meter__code=meter)
+        balance = balances.filter(period__starts_at=PERIODS[place]).first()
+        if balance is None:  # not opened yet: nothing was used
+            covered, own = Decimal(0), CreditGrant.objects.none()
+            allowance = Decimal(INCLUDED[meter])
+        else:
+            covered, own, allowance = balance.covered, CreditGrant.objects.filter(balance=balance), Decimal(0)
+        of_pool = CreditGrant.objects.filter(tenant=self.world.tenant, meter__code=meter, balance=None)
+        now = self.model.now
+        in_force = [
+            one.remaining
+            for one in (*own, *of_pool)
+            if one.effective_at <= now and all(end is None or now < end for end in (one.expires_at, one.voided_at))
+        ]
+        return covered, allowance + sum(in_force)
+
     def drift(self, seconds):
         """Let time pass without anybody coming to what is due."""
         self.model.now += timedelta(seconds=seconds)
@@ -282,6 +336,8 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("release"), PLACES),
     st.tuples(st.just("extend"), PLACES, QUANTITIES, TTL),
     st.tuples(st.just("record"), METERS, QUANTITIES, st.sampled_from([0, 30, 3600, 18_000, 90_000])),
+    st.tuples(st.just("grant"), METERS, QUANTITIES, st.sampled_from([3600, 86_400, None])),
+    st.tuples(st.just("void"), PLACES),
     st.tuples(st.just("drift"), SECONDS),
     st.tuples(st.just("sweep")),
     st.tuples(st.just("advance"), SECONDS),
