@@ -152,7 +152,7 @@ class Migration(migrations.Migration):
                     ("overage_quantity__gte", 0),
                     ("quantity__gt", 0),
                 ),
-                name="metering_authorization_positive",
+                name="authorization_positive",
             ),
         ),
         migrations.AddConstraint(

@@ -70,7 +70,7 @@ class Authorization(Due):
                     amount_precise__gte=0,
                     expires_at__gt=models.F("authorized_at"),
                 ),
-                name="metering_authorization_positive",
+                name="authorization_positive",
             ),
             models.CheckConstraint(
                 condition=Q(status="held", freed_by="", due_at__isnull=False)

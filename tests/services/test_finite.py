@@ -41,8 +41,12 @@ def test_no_numeric_column_takes_what_is_not_a_number():
     columns = rows(WRITTEN)
     assert {table.split("_")[0] for table, _ in columns} == {"subscriptions", "metering", "invoices"}
     for table, column in columns:
-        # A copy with the checks of the table and none of its other rules, so that one column can be written alone.
+        # A copy with the checks of the table's single columns and none of its other rules, so that one column can be written alone.
         run(f"CREATE TEMP TABLE copy (LIKE {table} INCLUDING CONSTRAINTS)")
+        for (name,) in rows(
+            "SELECT conname FROM pg_constraint WHERE conrelid = 'copy'::regclass AND contype = 'c' AND cardinality(conkey) > 1"
+        ):
+            run(f'ALTER TABLE copy DROP CONSTRAINT "{name}"')
         for name, required in rows(
             "SELECT attname, attnotnull FROM pg_attribute WHERE attrelid = 'copy'::regclass AND attnum > 0"
         ):
