@@ -53,10 +53,11 @@ class Position:
 
     `used` and `included` are of the period. Included is what grants have covered, and what is left of those in force: so 100 percent is
     where overage begins (the limit of the gate under `deny`), and credit that expires unused takes nothing from what was used before. Of one
-    grant that lasts for the whole period it is the grant's quantity. None where a percentage means nothing (a closed period).
+    grant that lasts for the whole period it is the grant's quantity. None where a percentage means nothing (a closed period). Of a tenant both are
+    money: what overage costs, and the spend cap, None without one.
     """
 
-    used: Decimal = Decimal(0)
+    used: Decimal | Fraction = Decimal(0)
     included: Decimal | None = None
     quantity: Decimal = Decimal(0)
     amount: Fraction = Fraction(0)

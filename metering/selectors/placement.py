@@ -103,8 +103,8 @@ class Placement:
         return None
 
 
-# About four kilobytes each.
-REMEMBERED_MAX = 5_000
+# About five kilobytes each, in each process.
+REMEMBERED_MAX = 2_000
 
 _remembered: dict[str, Placement] = {}
 

@@ -1,4 +1,4 @@
-"""A tenant's own thresholds: amounts of its overage over all meters. Owns how they are set; what is told of them, `thresholds` decides."""
+"""A tenant's own thresholds: amounts of its overage over all meters, and percentages of its spend cap. Owns how they are set; what is told of them, `thresholds` decides."""
 
 from django.db import transaction
 
@@ -10,8 +10,8 @@ from subscriptions.models import Subscription, Tenant
 from subscriptions.services import audit
 from subscriptions.services.threshold_documents import read_thresholds
 
-# A percentage of a tenant is of its spend cap, and comes with it.
-MEASURES = ("amount",)
+# A percentage is of the tenant's spend cap, and reached by nothing while there is none.
+MEASURES = ("percent", "amount")
 
 
 @transaction.atomic

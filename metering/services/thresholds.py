@@ -135,7 +135,11 @@ def _looks(balance: "LockedBalance", watch: Watch, now: datetime) -> list[_Look]
 
 def _positions(looks: Sequence[_Look]) -> list[Position]:
     """Return where each of these looks finds its owner; sums are read after the tenants' watches were locked."""
-    priced = [look for look in looks if look.measures(Measure.AMOUNT)]
+    of_caps = {look.balance.row.tenant_id for look in looks if look.of_tenant and look.measures(Measure.PERCENT)}
+    caps = dict(Tenant.objects.filter(pk__in=of_caps).values_list("pk", "spend_cap")) if of_caps else {}
+    priced = [
+        look for look in looks if look.measures(Measure.AMOUNT) or (look.of_tenant and look.measures(Measure.PERCENT))
+    ]
     in_period = [look for look in priced if not look.adds_up_periods]
     of_pools = {look.balance.row.pk: look for look in in_period if not look.of_tenant}
     pools = _priced(list(of_pools), lambda ids: _amounts_of_pools([of_pools[pk] for pk in ids]))
@@ -149,14 +153,14 @@ def _positions(looks: Sequence[_Look]) -> list[Position]:
             amount = periods.get(look.balance.row.period_id)
         else:
             amount = pools.get(look.balance.row.pk)
-        positions.append(_position(look, amount or Fraction(0)))
+        positions.append(_position(look, amount or Fraction(0), caps.get(look.balance.row.tenant_id)))
     return positions
 
 
-def _position(look: _Look, amount: Fraction) -> Position:
+def _position(look: _Look, amount: Fraction, cap: Decimal | None) -> Position:
     row = look.balance.row
     if look.of_tenant:
-        return Position(amount=amount)
+        return Position(used=amount, included=cap, amount=amount)
     if not look.adds_up_periods:
         included = included_now(look.balance, look.watch, look.now)
         return Position(used=row.used, included=included, quantity=row.used, amount=amount)

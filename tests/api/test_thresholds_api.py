@@ -92,7 +92,7 @@ def test_they_count_from_the_next_movement_on(client):
         ({"thresholds": [{}]}, "thresholds.0", "required"),
         ({"thresholds": [{"amount": 0}]}, "thresholds.0.amount", "not_positive"),
         ({"thresholds": [{"amount": "5e"}]}, "thresholds.0.amount", "not_a_decimal"),
-        ({"thresholds": [{"amount": 5, "percent": 80}]}, "thresholds.0.percent", "unknown_field"),
+        ({"thresholds": [{"amount": 5, "quantity": 80}]}, "thresholds.0.quantity", "unknown_field"),
         ({"thresholds": [{"amount": 5, "once": "ever"}]}, "thresholds.0.once", "unknown_choice"),
         ({"thresholds": [{"amount": 5}, {"amount": "5.0"}]}, "thresholds.1", "duplicate"),
         ({"thresholds": [{"amount": n} for n in range(1, 22)]}, "thresholds", "too_many"),

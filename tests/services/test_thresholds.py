@@ -35,6 +35,7 @@ from metering.services.reversing import reverse_event
 from metering.services.tenant_thresholds import set_thresholds
 from subscriptions.models import Meter, OutboxMessage, Subscription
 from subscriptions.services import tenants
+from subscriptions.services.tenants import update_tenant
 from tests.races import together
 from tests.world import ACTOR, JUNE, PER_TOKEN, World, at, charge, make_meter, make_world, publish
 
@@ -229,6 +230,20 @@ def test_a_tenant_s_amount_is_over_all_meters():
     advance(clock_id=world.clock.pk, to=at("2026-07-02"), actor=ACTOR)
     call(world, 10000)
     assert len(told(world)) == 2
+
+
+def test_a_tenant_s_percentage_is_of_its_spend_cap_as_it_then_is():
+    world = two_meters({"percent": 50}, {"percent": 100})
+    world.use(5000)
+    assert told(world) == []  # without a cap there is nothing to reach
+    update_tenant(tenant_id=world.tenant.pk, changes={"spend_cap": Decimal("4.00")}, actor=ACTOR)
+    call(world, 4999)
+    assert told(world) == []
+    call(world, 1)
+    assert told(world) == [("percent:50:period", "2", "2")]
+    update_tenant(tenant_id=world.tenant.pk, changes={"spend_cap": Decimal("2.50")}, actor=ACTOR)
+    call(world, 2500)
+    assert told(world)[1:] == [("percent:100:period", "2.5", "2.5")]
 
 
 def test_a_tenant_s_life_goes_on_over_periods():
