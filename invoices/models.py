@@ -6,7 +6,7 @@ from django.db.models.functions import Now
 
 from billing_site.database import UnboundedDecimalField, uuid7
 from metering.models import OverageCharge
-from subscriptions.models import BillingPeriod, Charge, FeeItem, Subscription, Tenant, TierVersion
+from subscriptions.models import BillingPeriod, Charge, FeeItem, Subscription, Tenant, TierChange, TierVersion
 from subscriptions.models.fields import MoneyField, one_of, representable
 
 
@@ -17,6 +17,8 @@ class Invoice(models.Model):
         OPENING = "opening"
         PERIOD = "period"
         FINAL = "final"
+        # A change of tier that was to be billed at once.
+        CHANGE = "change"
         LATE = "late"
         MANUAL = "manual"
 
@@ -32,7 +34,9 @@ class Invoice(models.Model):
     # The period that it opens or closes.
     period = models.ForeignKey(BillingPeriod, null=True, blank=True, on_delete=models.PROTECT, related_name="invoices")
     reason = models.CharField(max_length=10, choices=Reason)
-    # 1, 2, … of the late and manual invoices of a period; 1 of the others.
+    # The change that it bills.
+    change = models.ForeignKey(TierChange, null=True, blank=True, on_delete=models.PROTECT, related_name="invoices")
+    # 1, 2, … of the late, manual and change invoices of a period; 1 of the others.
     sequence = models.PositiveIntegerField(default=1)
     status = models.CharField(max_length=10, choices=Status, default=Status.DRAFT)
     currency = models.CharField(max_length=3)
@@ -59,6 +63,11 @@ class Invoice(models.Model):
                 fields=["period", "reason", "sequence"],
                 condition=~Q(status="void"),
                 name="invoice_once_per_period_and_reason",
+            ),
+            models.UniqueConstraint(fields=["change"], condition=~Q(status="void"), name="invoice_once_per_change"),
+            models.CheckConstraint(
+                condition=Q(reason="change", change__isnull=False) | (~Q(reason="change") & Q(change__isnull=True)),
+                name="invoice_of_change",
             ),
             models.UniqueConstraint(
                 fields=["series", "number"], condition=Q(number__isnull=False), name="invoice_number"

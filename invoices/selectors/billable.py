@@ -81,13 +81,19 @@ def _tier_names(version_ids: Iterable[int]) -> dict[int, str]:
     return dict(TierVersion.objects.filter(pk__in=version_ids).values_list("pk", "tier__name"))
 
 
+_FEE_WORDS = {
+    FeeItem.Kind.FEE.value: "{tier}",
+    FeeItem.Kind.CREDIT.value: "{tier}, credit for unused time",
+    FeeItem.Kind.CHARGE.value: "{tier}, remaining time",
+}
+
+
 def _line_of_item(item: UnbilledFee, tier: str, zone: str) -> BillableLine:
-    is_fee = item.kind == FeeItem.Kind.FEE
     share = Share(item.share_numerator, item.share_divisor)
-    words = tier if is_fee else f"{tier}, credit for unused time"
+    words = _FEE_WORDS[item.kind].format(tier=tier)
     span = span_words(item.span_starts_at, item.span_ends_at, zone)
     values = fee_line(
-        kind=LineKind.FEE if is_fee else LineKind.PRORATION,
+        kind=LineKind.FEE if item.kind == FeeItem.Kind.FEE else LineKind.PRORATION,
         description=f"{words}, {span}{share_words(share, item.share_grain)}",
         amount=item.amount,
         whole=whole_amount(item.version_id, credited=item.credits__amount),

@@ -131,7 +131,7 @@ INVARIANTS = (
         """
         SELECT g.tenant_id, g.id, g.quantity, g.burned, g.expired, g.voided, g.rolled_over
         FROM metering_creditgrant g LEFT JOIN (
-            SELECT grant_id, sum(quantity) FILTER (WHERE kind = 'grant') AS granted,
+            SELECT grant_id, sum(quantity) FILTER (WHERE kind IN ('grant', 'rescale')) AS granted,
                    sum(quantity) FILTER (WHERE kind IN ('usage', 'walk')) AS burned,
                    sum(quantity) FILTER (WHERE kind = 'expire') AS expired,
                    sum(quantity) FILTER (WHERE kind = 'void') AS voided,

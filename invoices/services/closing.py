@@ -18,6 +18,7 @@ from billing_site.database import among, run_with_retries
 from billing_site.http.problems import DomainError
 from invoices.models import Invoice
 from invoices.selectors.sources import has_unbilled
+from invoices.services.changing import carry_out_overdue
 from invoices.services.invoicing import (
     Wanted,
     draft,
@@ -29,7 +30,7 @@ from invoices.services.invoicing import (
     next_sequence,
     use_credit,
 )
-from invoices.services.subscribing import draft_openings
+from invoices.services.opening import draft_openings
 from metering.models import MeterBalance
 from metering.services import ledger, overage
 from metering.services.opening import open_periods
@@ -141,6 +142,7 @@ def draft_closings(
 @transaction.atomic
 def _close_with_earlier(period_ids: Collection[int], now: datetime) -> dict[int, Invoice]:
     subscriptions = lock_subscriptions(_subscriptions_of(period_ids))
+    carry_out_overdue(list(subscriptions.values()), now=now)
     due = _lock_due(subscriptions, period_ids, now)
     for subscription_id in {period.subscription_id for period in due}:
         refuse_parked(subscriptions[subscription_id].tenant)

@@ -1,5 +1,5 @@
 """
-Runs what is due: opening, recurring grants, booking, closing, the look for late usage and the expiry of holds, the longest due first.
+Runs what is due: opening, changes of tier, recurring grants, booking, closing, the look for late usage and the expiry of holds, the longest due first.
 
 Beat's sweep and a test clock's advance are this same function, so that a test clock proves the real schedule. There is no job table: the
 work is a row with a due time, claimed by a lease. In wall time rows are claimed and run in chunks, a transaction each, which is what makes
@@ -21,14 +21,15 @@ from django.db.models.functions import Cast, Now
 
 from billing_site import doorbell
 from billing_site.database import among, claim, run_with_retries
+from invoices.services.changing import carry_out
 from invoices.services.closing import bill_late_usage, book_balance, close_periods
 from invoices.services.invoicing import lock_subscriptions
-from invoices.services.subscribing import open_due
+from invoices.services.opening import open_due
 from metering.models import Authorization, GrantSchedule, MeterBalance, ThresholdWatch
 from metering.services import watching
 from metering.services.gate import expire_holds
 from metering.services.grant_schedules import make_due_grants
-from subscriptions.models import BillingPeriod, Subscription, TestClock
+from subscriptions.models import BillingPeriod, ScheduledChange, Subscription, TestClock
 from subscriptions.models.fields import Due
 from subscriptions.services import clocks
 
@@ -85,6 +86,10 @@ def _open(subscription_ids: Sequence[int], now: datetime) -> None:
     open_due(subscriptions=list(lock_subscriptions(subscription_ids).values()), now=now)
 
 
+def _change(change_ids: Sequence[int], now: datetime) -> None:
+    carry_out(change_ids=change_ids, now=now)
+
+
 def _make_grants(schedule_ids: Sequence[int], now: datetime) -> None:
     for schedule_id in schedule_ids:
         make_due_grants(schedule_id=schedule_id, now=now)
@@ -119,6 +124,12 @@ KINDS = (
         _open,
         lambda row: f"subscription {row.public_id}",
         chunk=CHUNK,
+    ),
+    DueWork(
+        "change_tier",
+        lambda: ScheduledChange.objects.all(),
+        _change,
+        lambda row: f"change {row.public_id}",
     ),
     DueWork(
         "book_overage",

@@ -26,7 +26,7 @@ from invoices.selectors.invoices import InvoiceNotFound, credit_balances
 from invoices.services.series import lock_series, series_of, take_numbers, write_credit
 from metering.services.rows import insert_rows, update_rows
 from subscriptions.core.money import plain, precise
-from subscriptions.models import BillingPeriod, Subscription, Tenant
+from subscriptions.models import BillingPeriod, Subscription, Tenant, TierChange
 from subscriptions.selectors.catalog import money_text, terms_of
 from subscriptions.selectors.tenants import refuse_parked
 from subscriptions.services import audit, outbox, periods
@@ -37,6 +37,7 @@ _DRAFT_COLUMNS = (
     "subscription_id",
     "period_id",
     "reason",
+    "change_id",
     "sequence",
     "status",
     "currency",
@@ -108,8 +109,10 @@ class Wanted:
     subscription: Subscription
     period: BillingPeriod
     reason: str
-    # 1, 2, … of the late and manual invoices of a period.
+    # 1, 2, … of the late, manual and change invoices of a period.
     sequence: int = 1
+    # The change that it bills.
+    change: TierChange | None = None
 
 
 def draft(
@@ -332,8 +335,9 @@ def _billable_until(wanted: Wanted, now: datetime) -> datetime | None:
         reach = wanted.period.starts_at
     elif wanted.reason in (Invoice.Reason.PERIOD, Invoice.Reason.FINAL):
         reach = wanted.period.ends_at
-    ends_at = wanted.subscription.ends_at
-    return None if ends_at is not None and ends_at <= reach else reach
+    # A paused one has no closing either until it is resumed.
+    ends = [at for at in (wanted.subscription.ends_at, wanted.subscription.paused_at) if at is not None]
+    return None if any(at <= reach for at in ends) else reach
 
 
 def _draft(wanted: Wanted, lines: Sequence[BillableLine], now: datetime, public_id: UUID) -> Invoice:
@@ -345,6 +349,7 @@ def _draft(wanted: Wanted, lines: Sequence[BillableLine], now: datetime, public_
         subscription_id=wanted.subscription.pk,
         period_id=wanted.period.pk,
         reason=wanted.reason,
+        change=wanted.change,
         sequence=wanted.sequence,
         currency=currency,
         subtotal=totals.subtotal,

@@ -2,20 +2,17 @@
 Starts and cancels subscriptions. The agreement's rows are written by `subscriptions`, the balances by `metering`; what is billed, here.
 """
 
-from collections.abc import Sequence
 from datetime import datetime
 
 from django.db import transaction
-from django.db.models import F
 
 from billing_site.database import run_with_retries
-from invoices.models import Invoice
-from invoices.services.invoicing import Wanted, draft_all, finalize_all, lock_subscription
+from invoices.services.changing import bring_up
+from invoices.services.invoicing import lock_subscription
+from invoices.services.opening import open_due
 from metering.services import ledger
-from metering.services.opening import open_periods
-from subscriptions.models import BillingPeriod, FeeItem, Subscription, Tenant, TierVersion
-from subscriptions.services import agreement, audit, periods
-from subscriptions.services.audit import ACTOR_SYSTEM
+from subscriptions.models import Subscription, Tenant, TierVersion
+from subscriptions.services import agreement, audit
 
 NOW, PERIOD_END = "now", "period_end"
 
@@ -25,20 +22,21 @@ def start_subscription(
     tenant: Tenant,
     version: TierVersion,
     starts_at: datetime,
-    anchor_at: datetime,
+    anchor_at: datetime | None,
     now: datetime,
     actor: str,
+    trial_days: int | None = None,
 ) -> Subscription:
     """
     Start a subscription; when `starts_at` has come, open its periods and finalise the opening invoice at once.
 
     All in one transaction: a subscription that has begun is never without its first period. A later start is carried out when it falls
-    due. A start in the past opens every period since, and their closings fall due. Raises what `agreement.start` raises: AlreadySubscribed
-    and VersionNotPublished (409), CurrencyMismatch and StartsTooEarly (422).
+    due. A start in the past opens every period since, and their closings fall due. `trial_days` and `anchor_at` are as `agreement.start`
+    reads them; it raises AlreadySubscribed, VersionNotPublished and TrialUsed (409), CurrencyMismatch and StartsTooEarly (422).
     """
     with transaction.atomic():
         subscription = agreement.start(
-            tenant=tenant, version=version, starts_at=starts_at, anchor_at=anchor_at, now=now
+            tenant=tenant, version=version, starts_at=starts_at, anchor_at=anchor_at, now=now, trial_days=trial_days
         )
         after = {
             "tenant": tenant.code,
@@ -46,6 +44,7 @@ def start_subscription(
             "version": version.number,
             "starts_at": starts_at,
             "anchor_at": anchor_at,
+            "trial_ends_at": subscription.trial_ends_at,
         }
         audit.record(actor=actor, action="start", instance=subscription, after=after)
         if starts_at <= now:
@@ -69,50 +68,11 @@ def cancel_subscription(
     )
 
 
-def open_due(*, subscriptions: Sequence[Subscription], now: datetime) -> list[BillingPeriod]:
-    """
-    Open every period that has begun, and finalise the opening invoice where the first fee in advance has none; return those opened.
-
-    The caller holds the subscriptions' locks, their tenants at hand. Idempotent: the first fee is billed here once, and after its invoice
-    was voided it waits for the next one like anything else.
-    """
-    opened = open_periods(subscriptions, now=now)
-    finalize_all(draft_openings(subscriptions=subscriptions, now=now), now=now, actor=ACTOR_SYSTEM)
-    return opened
-
-
-def draft_openings(*, subscriptions: Sequence[Subscription], now: datetime) -> list[Invoice]:
-    """
-    Draft the opening invoices that are missing of subscriptions whose periods are open; the caller finalises them.
-
-    From here on the subscriptions are due at their next boundary.
-    """
-    if not subscriptions:
-        return []
-    first = _periods_without_opening_invoice(subscriptions)
-    wanted = [Wanted(one, first[one.pk], Invoice.Reason.OPENING) for one in subscriptions if one.pk in first]
-    drafts = draft_all(wanted, now=now)
-    periods.opening_billed(subscriptions=subscriptions)
-    return drafts
-
-
-def _periods_without_opening_invoice(subscriptions: Sequence[Subscription]) -> dict[int, BillingPeriod]:
-    """Return, by subscription id, the first periods that are open and whose fee in advance no line ever billed."""
-    never_billed = FeeItem.objects.filter(
-        subscription__in=subscriptions,
-        period__sequence=1,
-        kind=FeeItem.Kind.FEE,
-        billable_at=F("period__starts_at"),
-        billed_by__isnull=True,
-    )
-    return {item.subscription_id: item.period for item in never_billed.select_related("period")}
-
-
 @transaction.atomic
 def _cancel(subscription_id: int, *, when: str, credit: str, now: datetime, actor: str, reason: str) -> Subscription:
     subscription = lock_subscription(subscription_id)
     before = {"ends_at": subscription.ends_at}
-    open_due(subscriptions=[subscription], now=now)
+    bring_up(subscription, now=now)
     newest = subscription.periods.select_for_update(no_key=True, of=("self",)).order_by("-sequence").first()
     ends_at = newest.ends_at if when == PERIOD_END and newest is not None and newest.ends_at > now else now
     agreement.end(subscription=subscription, ends_at=ends_at, credit=credit, now=now)

@@ -20,7 +20,8 @@ class CreditGrant(models.Model):
     Quantity that covers usage before it becomes overage. The allowance of a period is one.
 
     A grant of one balance (an allowance, most rollovers) ends with its period. A grant of the pool has no balance: it covers usage of
-    every period that it touches. Always: quantity = burned + expired + voided + rolled over + remaining. What is left when its time is
+    every period that it touches. Always: quantity = burned + expired + voided + rolled over + remaining; that of an allowance is rescaled
+    by a change of tier, of which the ledger tells. What is left when its time is
     over stays `remaining` until the last period that it touches closes, because late events of its time may still burn it; it is shown as
     nothing meanwhile.
     """

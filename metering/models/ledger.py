@@ -21,7 +21,9 @@ class Posting(models.Model):
     class Meta:
         constraints = [
             one_of(
-                "kind", ["record", "replay", "reverse", "open", "close", "walk", "grant", "void"], name="posting_kind"
+                "kind",
+                ["record", "replay", "reverse", "open", "close", "walk", "grant", "void", "change"],
+                name="posting_kind",
             ),
         ]
 
@@ -35,15 +37,16 @@ class LedgerEntry(models.Model):
 
     `usage` consumes: from a grant, or, without one, as overage; per pool, dimension set, segment and grant, folded over the events
     of its posting; where a grant cuts a segment, what its later part had used is taken out of the one and entered in the other. `walk`
-    moves consumption between grants and overage (its quantities sum to zero). `grant` credits a grant; `expire`, `void` and `rollover`
-    take out what was left of one. So over a balance: used = Σ usage, covered = Σ (usage, walk) with a grant; over a grant:
-    granted = burned + expired + voided + rolled over + remaining.
+    moves consumption between grants and overage (its quantities sum to zero). `grant` credits a grant, `rescale` makes an allowance larger
+    or smaller (a change of tier); `expire`, `void` and `rollover` take out what was left of one. So over a balance: used = Σ usage,
+    covered = Σ (usage, walk) with a grant; over a grant: granted + rescaled = burned + expired + voided + rolled over + remaining.
     """
 
     class Kind(models.TextChoices):
         USAGE = "usage"
         WALK = "walk"
         GRANT = "grant"
+        RESCALE = "rescale"
         EXPIRE = "expire"
         VOID = "void"
         ROLLOVER = "rollover"
@@ -73,7 +76,11 @@ class LedgerEntry(models.Model):
     class Meta:
         verbose_name_plural = "ledger entries"
         constraints = [
-            one_of("kind", ["usage", "walk", "grant", "expire", "void", "rollover"], name="ledger_entry_kind"),
+            one_of(
+                "kind",
+                ["usage", "walk", "grant", "rescale", "expire", "void", "rollover"],
+                name="ledger_entry_kind",
+            ),
             models.CheckConstraint(
                 condition=Q(balance__isnull=False) | Q(grant__isnull=False, kind__in=["grant", "expire", "void"]),
                 name="ledger_entry_of_balance",

@@ -112,8 +112,8 @@ _remembered: dict[str, Placement] = {}
 _PLACEMENTS = """
 SELECT t.code, t.id, c.now, c.status = 'advancing',
        p.id, p.version_id, p.starts_at, p.ends_at, p.closed_at IS NOT NULL,
-       ARRAY(SELECT x.effective_at FROM subscriptions_tierchange x WHERE x.period_id = p.id ORDER BY x.effective_at),
-       ARRAY(SELECT x.to_version_id FROM subscriptions_tierchange x WHERE x.period_id = p.id ORDER BY x.effective_at),
+       ARRAY(SELECT x.effective_at FROM subscriptions_tierchange x WHERE x.period_id = p.id ORDER BY x.effective_at, x.id),
+       ARRAY(SELECT x.to_version_id FROM subscriptions_tierchange x WHERE x.period_id = p.id ORDER BY x.effective_at, x.id),
        b.id, b.meter_id, b.pool, b.epoch, b.is_wide, b.cuts, NULLIF(w.thresholds, '[]')
 FROM subscriptions_tenant t
 LEFT JOIN subscriptions_testclock c ON c.id = t.test_clock_id

@@ -5,7 +5,7 @@ A grant covers only usage that occurs in [effective_at, expires_at). It may be g
 open: the segments are then cut anew, and what was overage may be covered (semantics, "Grants, segments, burn-down").
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -18,9 +18,10 @@ from billing_site.http.problems import DomainError, Invalid
 from metering.core.identity import fingerprint
 from metering.core.measuring import dimension_key
 from metering.core.segments import meets
-from metering.models import CreditGrant, GrantSchedule, LedgerEntry, MeterBalance, Posting
+from metering.models import CreditGrant, GrantSchedule, MeterBalance, Posting
 from metering.selectors.grants import GrantNotFound
 from metering.selectors.terms import pools_of_version
+from metering.services.crediting import take_out, write_grants
 from metering.services.opening import open_periods
 from metering.services.recutting import recut
 from subscriptions.core.money import plain
@@ -133,50 +134,6 @@ def open_balances(*, tenant_id: int, meter_id: int, pool: str) -> list[MeterBala
     """Lock, in id order, the unclosed balances of a pool, and return them with their periods, tenants and meters."""
     rows = MeterBalance.objects.select_for_update(no_key=True, of=("self",)).select_related("period", "tenant", "meter")
     return list(rows.filter(tenant_id=tenant_id, meter_id=meter_id, pool=pool, closed_at__isnull=True).order_by("pk"))
-
-
-def write_grants(grants: Sequence[CreditGrant], *, posting_kind: str) -> None:
-    """Write new grants, with the ledger entries that credit them."""
-    CreditGrant.objects.bulk_create(grants)
-    posting = Posting.objects.create(id=uuid7(), kind=posting_kind)
-    LedgerEntry.objects.bulk_create(
-        LedgerEntry(
-            posting=posting,
-            tenant_id=grant.tenant_id,
-            balance_id=grant.balance_id,
-            grant=grant,
-            kind=LedgerEntry.Kind.GRANT,
-            segment_at=grant.effective_at,
-            quantity=grant.quantity,
-        )
-        for grant in grants
-    )
-
-
-def take_out(grants: Sequence[CreditGrant], *, posting: Posting) -> None:
-    """
-    Post what is left of grants of a pool whose time is over: as voided where that ended it, else as expired.
-
-    The caller holds the locks under which nothing can burn them any more.
-    """
-    entries = []
-    for grant in grants:
-        kind = LedgerEntry.Kind.VOID if grant.was_voided else LedgerEntry.Kind.EXPIRE
-        left = grant.remaining
-        if left:
-            entries.append(
-                LedgerEntry(
-                    posting=posting,
-                    tenant_id=grant.tenant_id,
-                    grant=grant,
-                    kind=kind,
-                    segment_at=grant.effective_at,
-                    quantity=left,
-                )
-            )
-        gone = {"voided": grant.voided + left} if grant.was_voided else {"expired": grant.expired + left}
-        CreditGrant.objects.filter(pk=grant.pk).update(settled=grant.quantity, **gone)
-    LedgerEntry.objects.bulk_create(entries)
 
 
 @transaction.atomic

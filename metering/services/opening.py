@@ -1,20 +1,21 @@
 """Opens billing periods: the agreement's row and fee, and the balances and allowances of its pools."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from decimal import Decimal
 
 from django.db import transaction
 from django.db.models import F
 
-from billing_site.database import uuid7
-from metering.models import CreditGrant, LedgerEntry, MeterBalance, Posting
+from metering.models import CreditGrant, MeterBalance
 from metering.selectors.grants import pool_grants, pool_key
 from metering.selectors.terms import pools_of_version
 from metering.services import windows
+from metering.services.crediting import write_grants
 from metering.services.recutting import reach_of
 from metering.services.watching import look_later
 from subscriptions.models import BillingPeriod, Subscription
-from subscriptions.services import agreement
+from subscriptions.services import succession
 
 
 def open_due_periods(*, subscription_id: int, now: datetime) -> list[BillingPeriod]:
@@ -37,7 +38,7 @@ def open_periods(subscriptions: Sequence[Subscription], *, now: datetime) -> lis
     """
     opened: list[BillingPeriod] = []
     waiting = subscriptions
-    while waiting and (following := agreement.next_periods(subscriptions=waiting, now=now)):
+    while waiting and (following := succession.next_periods(subscriptions=waiting, now=now)):
         _open_pools(following)
         windows.fill(following)
         opened += following
@@ -47,46 +48,43 @@ def open_periods(subscriptions: Sequence[Subscription], *, now: datetime) -> lis
 
 
 def _open_pools(periods: Sequence[BillingPeriod]) -> None:
-    wanted = [
-        (period, meter_id, pool)
+    open_pools(
+        (period, meter_id, pool.key, pool.included)
         for period in periods
         for meter_id, pools in pools_of_version(period.version_id).items()
         for pool in pools.by_key.values()
-    ]
+    )
+
+
+def open_pools(wanted: Iterable[tuple[BillingPeriod, int, str, Decimal]]) -> None:
+    """Write the balances of pools (period, meter id, key), each with its allowance; those that grants reach into know of them."""
+    wanted = list(wanted)
     balances = [
-        MeterBalance(tenant_id=period.tenant_id, period=period, meter_id=meter_id, pool=pool.key)
-        for period, meter_id, pool in wanted
+        MeterBalance(tenant_id=period.tenant_id, period=period, meter_id=meter_id, pool=key)
+        for period, meter_id, key, _ in wanted
     ]
     _reach(balances)
     MeterBalance.objects.bulk_create(balances)
-    grants = CreditGrant.objects.bulk_create(
-        CreditGrant(
-            tenant_id=period.tenant_id,
-            meter_id=balance.meter_id,
-            pool=balance.pool,
-            balance=balance,
-            kind=CreditGrant.Kind.ALLOWANCE,
-            quantity=pool.included,
-            effective_at=period.starts_at,
-            expires_at=period.ends_at,
-        )
-        for balance, (period, _, pool) in zip(balances, wanted, strict=True)
-        if pool.included > 0
-    )
-    if not grants:
-        return
-    posting = Posting.objects.create(id=uuid7(), kind="open")
-    LedgerEntry.objects.bulk_create(
-        LedgerEntry(
-            posting=posting,
-            tenant_id=grant.tenant_id,
-            balance_id=grant.balance_id,
-            grant=grant,
-            kind=LedgerEntry.Kind.GRANT,
-            segment_at=grant.effective_at,
-            quantity=grant.quantity,
-        )
-        for grant in grants
+    allowances = [
+        allowance_of(balance, included)
+        for balance, (_, _, _, included) in zip(balances, wanted, strict=True)
+        if included > 0
+    ]
+    if allowances:
+        write_grants(allowances, posting_kind="open")
+
+
+def allowance_of(balance: MeterBalance, quantity: Decimal) -> CreditGrant:
+    """Return the allowance of a balance, not yet saved: it covers the balance's period, from its first instant."""
+    return CreditGrant(
+        tenant_id=balance.tenant_id,
+        meter_id=balance.meter_id,
+        pool=balance.pool,
+        balance=balance,
+        kind=CreditGrant.Kind.ALLOWANCE,
+        quantity=quantity,
+        effective_at=balance.period.starts_at,
+        expires_at=balance.period.ends_at,
     )
 
 

@@ -1,13 +1,16 @@
 """
-Brings open balances in line with the grants of their pools, after these have changed: segments, ledger and position.
+Brings open balances in line with the grants of their pools and the versions of their period, after these have changed: segments, ledger and
+position.
 
-Where a grant now starts or ends among usage that was counted already, the totals of that stretch are cut anew by reading its events again.
+Where a grant or a version now starts or ends among usage that was counted already, the totals of that stretch are cut anew by reading its events again.
 The ledger says so by entries that take the usage out of one segment and enter it in another; then the pool is walked. Owns no grant.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from django.db import connection
@@ -15,17 +18,18 @@ from django.db import connection
 from billing_site.database import uuid7
 from metering.core.burndown import Grant
 from metering.core.measuring import dimension_set
-from metering.core.segments import VersionSpan, cut, cuts_of, meets, segment_start
+from metering.core.segments import VersionSpan as CoreSpan
+from metering.core.segments import cut, cuts_of, meets, segment_start
 from metering.models import CreditGrant, MeterBalance
 from metering.selectors.grants import pool_grants, pool_key
 from metering.selectors.terms import pools_of_version
-from metering.services.posting import Movement, lock_balances, post
+from metering.services.posting import LockedBalance, Movement, lock_balances, post
 from metering.services.thresholds import Cause
 from metering.services.watching import look
 from subscriptions.core.money import exact
 from subscriptions.core.prices import Price
 from subscriptions.core.pricing import clamp_event
-from subscriptions.selectors.agreement import version_spans
+from subscriptions.selectors.agreement import VersionSpan, version_spans
 
 _ZERO = Decimal(0)
 
@@ -47,9 +51,18 @@ GROUP BY 1, 2, 3, 4
 """
 
 
-def recut(balances: Sequence[MeterBalance], *, now: datetime) -> None:
+def recut(
+    balances: Sequence[MeterBalance],
+    *,
+    now: datetime,
+    versions_before: Sequence[VersionSpan] | None = None,
+    shrunk: Mapping[int, Decimal] = MappingProxyType({}),
+) -> None:
     """
-    Let open balances follow the grants of their pools as they are stored now, and raise their epochs.
+    Let open balances follow the grants of their pools, and the versions of their period, as they are stored now, and raise their epochs.
+
+    `versions_before` are those of the balances' period by which their usage was placed, where they have changed. `shrunk` are grants, by id,
+    that have less than is stored: that cannot be written before what they gave too much is taken back.
 
     The caller holds the locks of all of them, and with a wide one those of the pool's other wide ones; their periods and tenants are at
     hand. `now` is the tenant's, and dates the booking that falls due where overage has moved. Thresholds that what is included has reached
@@ -60,8 +73,8 @@ def recut(balances: Sequence[MeterBalance], *, now: datetime) -> None:
     for balance in balances:
         of_pool = grants.get(pool_key(balance), [])
         cuts, is_wide = reach_of(balance, of_pool)
-        if cuts != balance.cuts:
-            movements += _moved_usage(balance, cuts)
+        if balance.events and (cuts != balance.cuts or (versions_before is not None and balance.meter.is_additive)):
+            movements += _moved_usage(balance, cuts, versions_before)
         # What was wide stays so: grants of the pool may have been burned in it.
         balance.cuts, balance.is_wide, balance.epoch = cuts, balance.is_wide or is_wide, balance.epoch + 1
     MeterBalance.objects.bulk_update(balances, ["cuts", "is_wide", "epoch"])
@@ -69,6 +82,8 @@ def recut(balances: Sequence[MeterBalance], *, now: datetime) -> None:
     locked = lock_balances(ids, wide=[balance.pk for balance in balances if balance.is_wide])
     for one in locked.values():
         one.walks_again = one.row.events > 0
+        for grant_id, quantity in shrunk.items():
+            _shrink(one, grant_id, quantity)
     times = dict.fromkeys(locked, now)
     post(movements, posting_id=uuid7(), kind="walk", locked=locked, now_of=times, cause=Cause.GRANT)
     look(locked, now_of=times)
@@ -98,33 +113,47 @@ class _Piece(NamedTuple):
     events: int
 
 
-def _moved_usage(balance: MeterBalance, cuts: Sequence[datetime]) -> list[Movement]:
+def _shrink(balance: LockedBalance, grant_id: int, quantity: Decimal) -> None:
+    for place, grant in enumerate(balance.grants):
+        if grant.id == grant_id:
+            with exact():
+                balance.remaining[grant_id] -= grant.quantity - quantity
+            balance.grants[place] = replace(grant, quantity=quantity)
+
+
+def _moved_usage(
+    balance: MeterBalance, cuts: Sequence[datetime], versions_before: Sequence[VersionSpan] | None
+) -> list[Movement]:
     """Return the movements that bring the usage of the balance's segments from its present cuts to new ones."""
-    starts = _starts_of_versions(balance)
-    before, after = [{*starts, *some} for some in (balance.cuts, cuts)]
+    spans = version_spans(balance.period)
+    spans_of = (versions_before or spans, spans)
+    before, after = (
+        {*_starts(balance, spans), *some} for spans, some in zip(spans_of, (balance.cuts, cuts), strict=True)
+    )
     changed = before ^ after
+    if not changed:
+        return []
     bounds = sorted(before | after)
     ends = [at for at in before & after if at > max(changed)]
     moved: dict[tuple[datetime, str], Movement] = {}
     with exact():
         for one in _read(balance, bounds, min(changed), min(ends, default=None)):
             instant = bounds[max(one.piece - 1, 0)]
-            place = segment_start(starts[0], sorted(before), instant), segment_start(starts[0], sorted(after), instant)
-            if place[0] == place[1]:
+            places = [segment_start(balance.period.starts_at, sorted(some), instant) for some in (before, after)]
+            if places[0] == places[1]:
                 continue
-            clamped = _clamped(balance, one)
-            for segment_at, sign in zip(place, (-1, 1), strict=True):
+            for segment_at, sign, spans in zip(places, (-1, 1), spans_of, strict=True):
                 key = segment_at, one.dimension_key
                 movement = moved.setdefault(key, Movement(balance.pk, *key))
                 movement.quantity += sign * one.quantity
                 movement.events += sign * one.sign * one.events
-                movement.clamped += sign * clamped
+                movement.clamped += sign * _clamped(balance, one, spans, segment_at)
     return [movement for movement in moved.values() if movement.quantity or movement.events]
 
 
-def _starts_of_versions(balance: MeterBalance) -> list[datetime]:
-    spans = [VersionSpan(span.version_id, span.starts_at) for span in version_spans(balance.period)]
-    return [segment.starts_at for segment in cut(balance.period.period, spans, [])]
+def _starts(balance: MeterBalance, spans: Sequence[VersionSpan]) -> list[datetime]:
+    core = [CoreSpan(span.version_id, span.starts_at) for span in spans]
+    return [segment.starts_at for segment in cut(balance.period.period, core, [])]
 
 
 def _read(
@@ -154,11 +183,15 @@ def _clamping_prices(balance: MeterBalance) -> list[Price]:
     return [charge.price for charge in charges if charge.price.clamps_events]
 
 
-def _clamped(balance: MeterBalance, one: _Piece) -> Decimal:
-    """Return what the events of a piece cost where their charge prices each of them; else 0."""
+def _clamped(balance: MeterBalance, one: _Piece, spans: Sequence[VersionSpan], segment_at: datetime) -> Decimal:
+    """Return what the events of a piece cost where the charge in force in a segment prices each of them; else 0."""
     if one.each is None:
         return _ZERO
-    charge = pools_of_version(balance.period.version_id)[balance.meter_id].charge_for(dimension_set(one.dimension_key))
+    version_id = max(
+        (span for span in spans if span.starts_at <= segment_at), key=lambda span: span.starts_at
+    ).version_id
+    pools = pools_of_version(version_id).get(balance.meter_id)
+    charge = pools.charge_for(dimension_set(one.dimension_key)) if pools else None
     if charge is None or not charge.price.clamps_events:
         return _ZERO
     return one.sign * one.events * clamp_event(charge.price, one.each)

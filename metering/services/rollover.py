@@ -20,7 +20,8 @@ from metering.core.segments import meets
 from metering.models import CreditGrant, LedgerEntry, MeterBalance, Posting
 from metering.selectors.grants import PoolKey, pool_grants, pool_key
 from metering.selectors.terms import pools_of_version
-from metering.services.grants import open_balances, take_out, write_grants
+from metering.services.crediting import take_out, write_grants
+from metering.services.grants import open_balances
 from metering.services.rows import insert_rows, update_rows
 from subscriptions.core.money import exact
 from subscriptions.core.periods import next_period

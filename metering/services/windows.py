@@ -67,7 +67,7 @@ _BEFORE = """
 SELECT w.tenant_id, w.starts_at, b.version_id FROM unnest(%s::bigint[], %s::timestamptz[]) AS w (tenant_id, starts_at)
 CROSS JOIN LATERAL (
     SELECT COALESCE((SELECT x.to_version_id FROM subscriptions_tierchange x WHERE x.period_id = p.id
-                     ORDER BY x.effective_at DESC LIMIT 1), p.version_id) AS version_id
+                     ORDER BY x.effective_at DESC, x.id DESC LIMIT 1), p.version_id) AS version_id
     FROM subscriptions_billingperiod p WHERE p.tenant_id = w.tenant_id AND p.starts_at < w.starts_at
     ORDER BY p.starts_at DESC LIMIT 1
 ) AS b
@@ -113,12 +113,22 @@ def fill(periods: Iterable[BillingPeriod]) -> None:
     }
     for period in with_windows:
         version_id = before.get((period.tenant_id, period.starts_at))
-        new = _lengths(period.version_id) - _lengths(version_id) if version_id is not None else set()
-        if new:
-            _fill(period, new)
+        if version_id is not None:
+            fill_from(period, at=period.starts_at, before=version_id, after=period.version_id)
 
 
-def _fill(period: BillingPeriod, new: AbstractSet[tuple[int, str, int]]) -> None:
+def fill_from(period: BillingPeriod, *, at: datetime, before: int, after: int) -> None:
+    """
+    Do the same for the windows that a version has, and the one before it had not, when it comes into force at an instant of the period.
+
+    The caller holds the locks of subscription and period, or makes the period.
+    """
+    new = _lengths(after) - _lengths(before)
+    if new:
+        _fill(period, at, after, new)
+
+
+def _fill(period: BillingPeriod, at: datetime, version_id: int, new: AbstractSet[tuple[int, str, int]]) -> None:
     balances = MeterBalance.objects.select_for_update(no_key=True, of=("self",)).filter(
         tenant_id=period.tenant_id, closed_at__isnull=True
     )
@@ -126,8 +136,8 @@ def _fill(period: BillingPeriod, new: AbstractSet[tuple[int, str, int]]) -> None
     MeterBalance.objects.filter(pk__in=ids).update(epoch=F("epoch") + 1)
     moved: dict[_Bucket, Decimal] = {}
     for meter_id, pool, seconds in sorted(new):
-        pools = pools_of_version(period.version_id)[meter_id]
-        since = counts_after(period.starts_at, seconds)
+        pools = pools_of_version(version_id)[meter_id]
+        since = counts_after(at, seconds)
         for key, at, quantity in usage_in_buckets(period.tenant, meter_id=meter_id, seconds=seconds, since=since):
             if pools.key_for(dimension_set(key)) == pool:
                 bucket = _Bucket(period.tenant_id, meter_id, pool, seconds, at)

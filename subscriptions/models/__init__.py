@@ -1,6 +1,6 @@
 """Rows of the agreement: tenants and keys, the catalogue, subscriptions and their periods, and the records kept for everybody."""
 
-from subscriptions.models.agreement import BillingPeriod, FeeItem, Subscription, TierChange
+from subscriptions.models.agreement import BillingPeriod, FeeItem, ScheduledChange, Subscription, TierChange
 from subscriptions.models.catalog import Charge, Feature, Meter, PriceBand, Publication, Tier, TierVersion
 from subscriptions.models.records import AuditEntry, IdempotencyKey, OutboxMessage
 from subscriptions.models.tenants import ApiKey, Tenant, TestClock
@@ -17,6 +17,7 @@ __all__ = [
     "OutboxMessage",
     "PriceBand",
     "Publication",
+    "ScheduledChange",
     "Subscription",
     "Tenant",
     "TestClock",

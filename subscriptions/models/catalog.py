@@ -206,22 +206,44 @@ class Feature(models.Model):
 
 
 class Publication(models.Model):
-    """That a version went live, from when and for whom. `new`: who subscribes from then on."""
+    """
+    That a version went live, from when and for whom. Only its progress and its undoing are written later.
+
+    Whoever subscribes from `effective_at` on gets it. With the cohort `renewal` the subscriptions that the tier has get it with their first
+    period that begins then or later, with `now` at that instant, with proration.
+    """
 
     class Cohort(models.TextChoices):
         NEW = "new"
+        RENEWAL = "renewal"
+        NOW = "now"
 
     version = models.ForeignKey(TierVersion, on_delete=models.PROTECT, related_name="publications")
     cohort = models.CharField(max_length=10, choices=Cohort, default=Cohort.NEW)
     effective_at = models.DateTimeField()
+    # Who asked for it, as the audit names actors.
+    published_by = models.CharField(max_length=200, blank=True, default="")
+    # When all subscriptions that it concerns had their change scheduled; empty while that goes on.
+    planned_at = models.DateTimeField(null=True, blank=True)
+    # Taken back before it took effect.
+    undone_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["version", "cohort"], name="publication_once"),
-            one_of("cohort", ["new"], name="publication_cohort"),
+            models.UniqueConstraint(
+                fields=["version", "cohort"], condition=models.Q(undone_at__isnull=True), name="publication_once"
+            ),
+            one_of("cohort", ["new", "renewal", "now"], name="publication_cohort"),
         ]
-        indexes = [models.Index(fields=["version", "effective_at"], name="publication_by_version")]
+        indexes = [
+            models.Index(fields=["version", "effective_at"], name="publication_by_version"),
+            models.Index(
+                fields=["created_at"],
+                name="publication_to_plan",
+                condition=models.Q(planned_at__isnull=True, undone_at__isnull=True),
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.version} for {self.cohort} from {self.effective_at:%Y-%m-%d}"

@@ -1,6 +1,6 @@
 """Which subscription, period and versions are in force at an instant."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -45,25 +45,24 @@ def version_spans(period: BillingPeriod) -> list[VersionSpan]:
 
     A change at the period's first instant leaves the earlier version no time, and so no span.
     """
-    return _spans(period, [(change.effective_at, change.to_version_id) for change in period.changes.all()])
+    changes = period.changes.order_by("effective_at", "pk")
+    return _spans(period, list(changes.values_list("effective_at", "to_version_id")))
 
 
 def version_spans_of(periods: Iterable[BillingPeriod]) -> dict[int, list[VersionSpan]]:
     """Return the same of several periods by their ids, with one query."""
     by_id = {period.pk: period for period in periods}
     changes: dict[int, list[tuple[datetime, int]]] = {}
-    found = TierChange.objects.filter(among("period_id", by_id)).values_list(
-        "period_id", "effective_at", "to_version_id"
-    )
-    for period_id, effective_at, version_id in found:
+    found = TierChange.objects.filter(among("period_id", by_id)).order_by("effective_at", "pk")
+    for period_id, effective_at, version_id in found.values_list("period_id", "effective_at", "to_version_id"):
         changes.setdefault(period_id, []).append((effective_at, version_id))
     return {pk: _spans(period, changes.get(pk, [])) for pk, period in by_id.items()}
 
 
-def _spans(period: BillingPeriod, changes: Iterable[tuple[datetime, int]]) -> list[VersionSpan]:
-    in_order = sorted(changes)
-    versions = [period.version_id, *(version_id for _, version_id in in_order)]
-    bounds = [period.starts_at, *(effective_at for effective_at, _ in in_order), period.ends_at]
+def _spans(period: BillingPeriod, changes: Sequence[tuple[datetime, int]]) -> list[VersionSpan]:
+    """Return the spans between changes that stand in the order in which they came into force; of several at one instant the last stays."""
+    versions = [period.version_id, *(version_id for _, version_id in changes)]
+    bounds = [period.starts_at, *(min(effective_at, period.ends_at) for effective_at, _ in changes), period.ends_at]
     spans = zip(versions, bounds, bounds[1:], strict=False)
     return [
         VersionSpan(version_id, starts_at, ends_at) for version_id, starts_at, ends_at in spans if starts_at < ends_at

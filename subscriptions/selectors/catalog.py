@@ -65,6 +65,10 @@ class VersionTerms:
     fee_timing: str
     fee_every: int
     grace_hours: int
+    trial_days: int
+    # What becomes of a subscription when its trial ends, and whether what it uses beyond the trial's allowance is billed.
+    trial_end: str
+    trial_overage: str
     charges: tuple[UsageCharge, ...]
     change_terms: Mapping[str, str]
 
@@ -170,6 +174,9 @@ def _terms(version: TierVersion) -> VersionTerms:
         fee_timing=version.fee_timing,
         fee_every=version.fee_every,
         grace_hours=version.grace_hours,
+        trial_days=version.trial_days,
+        trial_end=version.trial_end,
+        trial_overage=version.trial_overage,
         charges=tuple(_usage_charge(charge) for charge in version.charges.all() if charge.kind == "usage"),
         change_terms=version.change_terms,
     )

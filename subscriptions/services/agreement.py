@@ -1,29 +1,27 @@
 """
-The agreement's own rows: subscriptions, their periods and fees.
+The agreement's own row: a subscription starts, pauses, resumes, ends, and is taken up again.
 
-Called by `metering` and `invoices`, whose use cases these are parts of; no door calls it, and the audit entry is the use case's. Does not own
-allowances, overage or invoices. The caller holds the subscription's lock wherever a subscription is passed in.
+Which period follows is `succession`'s, what changes within one `switching`'s, the fees are `fees`'. Called by `metering` and `invoices`,
+whose use cases these are parts of; no door calls it, and the audit entry is the use case's. Does not own allowances, overage or invoices. The caller holds the subscription's lock wherever a subscription is passed in.
 """
 
-from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from decimal import Decimal
-from fractions import Fraction
 
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 from psycopg.errors import ExclusionViolation
 
 from billing_site.http.problems import DomainError, Invalid
-from subscriptions.core import periods, proration
-from subscriptions.core.periods import Anchor, Period
-from subscriptions.core.proration import Grain, Share
+from subscriptions.core.periods import Anchor, resolve_wall
 from subscriptions.models import BillingPeriod, FeeItem, Subscription, Tenant, TierVersion
-from subscriptions.selectors.agreement import newest_periods
-from subscriptions.selectors.catalog import VersionTerms, terms_of
+from subscriptions.selectors.catalog import terms_of
+from subscriptions.services import fees
+from subscriptions.services.succession import anchor_anew, drop_scheduled, opening_due
 
 # A start is carried out period by period in one transaction; further back it would be a migration, not a start.
 BACK_DATED_DAYS_MAX = 3 * 366
-_SMALLEST_SPAN = timedelta(microseconds=1)
+# For how long after its end a subscription may be taken up again as the same one.
+REACTIVATION_DAYS = 30
+SMALLEST_SPAN = timedelta(microseconds=1)
 
 
 class AlreadySubscribed(DomainError):
@@ -75,27 +73,79 @@ class EndsInThePast(Invalid):
     title = "A subscription cannot end in the past"
 
 
+class SubscriptionPaused(DomainError):
+    """The subscription is paused: it has no period that could be changed."""
+
+    code = "subscription_paused"
+    title = "The subscription is paused"
+
+
+class SubscriptionNotPaused(DomainError):
+    """Only what is paused is resumed."""
+
+    code = "subscription_not_paused"
+    title = "The subscription is not paused"
+
+
+class SubscriptionNotEnded(DomainError):
+    """Only what has ended is reactivated."""
+
+    code = "subscription_not_ended"
+    title = "The subscription has not ended"
+
+
+class ReactivationTooLate(DomainError):
+    """The subscription ended too long ago to be taken up again."""
+
+    code = "reactivation_too_late"
+    title = "The subscription ended too long ago"
+
+
+class TrialUsed(DomainError):
+    """The tenant has had its trial of the tier."""
+
+    code = "trial_used"
+    title = "The tenant has had its trial"
+
+
+class NoTrial(DomainError):
+    """The subscription is in no trial whose end could be moved."""
+
+    code = "no_trial"
+    title = "The subscription is in no trial"
+
+
+class NothingToUndo(DomainError):
+    """Nothing that could be taken back is still to come."""
+
+    code = "nothing_to_undo"
+    title = "There is nothing to undo"
+
+
 @transaction.atomic
 def start(
-    *, tenant: Tenant, version: TierVersion, starts_at: datetime, anchor_at: datetime, now: datetime
+    *,
+    tenant: Tenant,
+    version: TierVersion,
+    starts_at: datetime,
+    anchor_at: datetime | None,
+    now: datetime,
+    trial_days: int | None = None,
 ) -> Subscription:
     """
     Write a subscription that runs from `starts_at` until it is cancelled. It opens nothing: its first period is due at `starts_at`.
 
-    Boundaries are counted from `anchor_at`, read as local time in the tenant's zone. Raises VersionNotPublished and AlreadySubscribed (409),
-    CurrencyMismatch and StartsTooEarly (422: more than three years before `now`).
+    It begins with a trial of `trial_days` local days; if absent, of the version's, unless the tenant has had one in the tier. Boundaries are
+    counted from `anchor_at` (absent: from the start, or the trial's end), read as local time in the tenant's zone. Raises
+    VersionNotPublished, AlreadySubscribed and TrialUsed (409), CurrencyMismatch and StartsTooEarly (422: more than three years before `now`).
     """
     # Before the currency is read: see `tenants.update_tenant`. Two starts of one tenant come one after the other, too.
     locked = Tenant.objects.select_for_update(no_key=True, of=("self",)).get(pk=tenant.pk)
-    if not version.is_published:
-        raise VersionNotPublished(f"{version} is a draft.")
-    if version.currency != locked.currency:
-        raise CurrencyMismatch(
-            f"{version} is priced in {version.currency}, and {locked.code} pays in {locked.currency}."
-        )
+    check_version(version, currency=locked.currency, payer=locked.code)
     if starts_at < now - timedelta(days=BACK_DATED_DAYS_MAX):
         raise StartsTooEarly("A subscription starts at most three years back.")
-    anchor = Anchor.at(anchor_at, locked.timezone)
+    trial_ends_at = _trial_end(locked, version, starts_at, trial_days)
+    anchor = Anchor.at(anchor_at or trial_ends_at or starts_at, locked.timezone)
     try:
         with transaction.atomic():
             return Subscription.objects.create(
@@ -105,6 +155,8 @@ def start(
                 anchor_time=anchor.wall.time(),
                 anchor_zone=anchor.zone,
                 starts_at=starts_at,
+                trial_ends_at=trial_ends_at,
+                run_starts_at=starts_at,
                 due_at=starts_at,
             )
     except IntegrityError as error:
@@ -113,87 +165,190 @@ def start(
         raise AlreadySubscribed(f"{locked.code} has a subscription at that time; change or cancel it first.") from error
 
 
-@transaction.atomic
-def next_periods(*, subscriptions: Sequence[Subscription], now: datetime) -> list[BillingPeriod]:
-    """
-    Write, for each subscription whose time has come, the period that follows its newest one, and the fee that falls due with it.
-
-    A subscription that has ended has none. A first period that does not start on a boundary, and one that the subscription's end cuts, is a
-    stub: its fee is the share of local days, unless the cancellation gave nothing back. After a change of the tenant's zone the anchor is
-    read in the new one, and no period is shorter than half an interval for it. The number of statements does not grow with that of the
-    subscriptions.
-    """
-    newest = newest_periods(subscription.pk for subscription in subscriptions)
-    following: list[tuple[BillingPeriod, Subscription]] = []
-    due_at: dict[Subscription, datetime | None] = {}
-    for subscription in subscriptions:
-        last = newest.get(subscription.pk)
-        starts_at = last.ends_at if last else subscription.starts_at
-        if starts_at > now:
-            continue
-        if subscription.ends_at is not None and subscription.ends_at <= starts_at:
-            due_at[subscription] = None
-            continue
-        period = _following(subscription, last, starts_at)
-        following.append((period, subscription))
-        if not _awaits_opening_invoice(subscription, terms_of(subscription.version_id)):
-            due_at[subscription] = None if period.ends_at == subscription.ends_at else period.ends_at
-    opened = BillingPeriod.objects.bulk_create(period for period, _ in following)
-    fees = (_fee(period, subscription, terms_of(period.version_id)) for period, subscription in following)
-    FeeItem.objects.bulk_create(fee for fee in fees if fee is not None)
-    opening_due(due_at)
-    return opened
-
-
-def opening_due(due_at: Mapping[Subscription, datetime | None]) -> None:
-    """Set when each subscription's next period is to be opened; None: never. Writes only what changes."""
-    changed = [subscription for subscription, instant in due_at.items() if subscription.due_at != instant]
-    if not changed:
-        return
-    for subscription in changed:
-        subscription.due_at = due_at[subscription]
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            UPDATE subscriptions_subscription s SET due_at = d.due_at
-            FROM unnest(%s::bigint[], %s::timestamptz[]) AS d (id, due_at) WHERE s.id = d.id
-            """,
-            [[one.pk for one in changed], [one.due_at for one in changed]],
-        )
+def check_version(version: TierVersion, *, currency: str, payer: str) -> None:
+    """Raise VersionNotPublished (409) for a draft, CurrencyMismatch (422) where the payer pays in another currency than this."""
+    if not version.is_published:
+        raise VersionNotPublished(f"{version} is a draft.")
+    if version.currency != currency:
+        raise CurrencyMismatch(f"{version} is priced in {version.currency}, and {payer} pays in {currency}.")
 
 
 @transaction.atomic
 def end(*, subscription: Subscription, ends_at: datetime, credit: str, now: datetime) -> FeeItem | None:
     """
-    End the subscription at an instant, now or later, and cut the running period there; return the credit item, if there is one.
+    End the subscription at an instant, now or later, and cut the running period there; return the credit item, if there is one by now.
 
     `credit` is "unused", which gives back the unused part of the running fee (on day grain the day of cancelling counts as used, but not the
-    day that begins where a period ends by itself; a fee in arrears stays whole as an item and gets the credit beside it), or "none". An end
-    may be brought forward, not put off. A half-open period cannot be empty, so an end at the very instant in which it started is a
-    microsecond later.
+    day that begins where a period ends by itself; a fee in arrears stays whole as an item and gets the credit beside it), or "none". Of a
+    period that ends by itself it is given back when the end has come. An end may be brought forward, not put off. A half-open period cannot
+    be empty, so an end at the very instant in which it started is a microsecond later.
 
     Raises EndsInThePast (422), SubscriptionEnded and SubscriptionNotStarted (409).
     """
     _check_end(subscription, ends_at, now)
-    running = subscription.periods.filter(closed_at__isnull=True, starts_at__lte=ends_at, ends_at__gt=ends_at).first()
+    running = _period_at(subscription, ends_at)
     began_at = subscription.starts_at if running is None else running.starts_at
-    ends_at = max(ends_at, began_at + _SMALLEST_SPAN)
+    ends_at = max(ends_at, began_at + SMALLEST_SPAN)
     if subscription.ends_at is not None and subscription.ends_at <= ends_at:
         raise SubscriptionEnded(f"The subscription ends at {subscription.ends_at:%Y-%m-%dT%H:%M:%SZ} already.")
-    if running is not None and ends_at < running.ends_at:
-        running.ends_at = ends_at
-        running.kind = BillingPeriod.Kind.STUB
-        running.due_at = ends_at + timedelta(hours=terms_of(running.version_id).grace_hours)
-        running.save(update_fields=["ends_at", "kind", "due_at"])
+    if running is not None:
+        cut_period(running, ends_at)
     subscription.ends_at = ends_at
     subscription.end_credit = credit
     subscription.save(update_fields=["ends_at", "end_credit"])
     newest = subscription.periods.order_by("-sequence").first()
     if newest is None:
         return None
-    if newest.ends_at >= ends_at:
-        opening_due({subscription: None})
-    return _write_credit(subscription, newest, ends_at, is_cut=running is not None) if credit == "unused" else None
+    if running is None and subscription.paused_at is None:
+        return None
+    opening_due({subscription: None})
+    drop_scheduled([subscription])
+    if credit != "unused" or running is None:
+        return None
+    return fees.credit_unused(subscription=subscription, period=newest, at=ends_at, is_day_used=True)
+
+
+@transaction.atomic
+def pause(*, subscription: Subscription, at: datetime, credit: str) -> FeeItem | None:
+    """
+    Pause the subscription at an instant, which ends its running period there as a cancellation does; return the credit item, if there is one.
+
+    Until it is resumed it has no period. What was scheduled is dropped. Raises SubscriptionPaused, SubscriptionEnded and
+    SubscriptionNotStarted (409).
+    """
+    _refuse_paused(subscription)
+    running = _period_at(subscription, at)
+    if subscription.ends_at is not None:
+        raise SubscriptionEnded(f"The subscription ends at {subscription.ends_at:%Y-%m-%dT%H:%M:%SZ}.")
+    if running is None:
+        raise SubscriptionNotStarted(f"The subscription starts only at {subscription.starts_at:%Y-%m-%dT%H:%M:%SZ}.")
+    at = max(at, running.starts_at + SMALLEST_SPAN)
+    cut_period(running, at)
+    subscription.paused_at = at
+    subscription.save(update_fields=["paused_at"])
+    drop_scheduled([subscription])
+    opening_due({subscription: None})
+    if credit != "unused":
+        return None
+    return fees.credit_unused(subscription=subscription, period=running, at=at, is_day_used=True)
+
+
+@transaction.atomic
+def resume(*, subscription: Subscription, at: datetime) -> None:
+    """
+    Let a paused subscription begin a new run at an instant, from which its boundaries are counted; its period is due then.
+
+    Raises SubscriptionNotPaused and SubscriptionEnded (409).
+    """
+    if subscription.paused_at is None:
+        raise SubscriptionNotPaused("The subscription is not paused.")
+    if subscription.ends_at is not None:
+        raise SubscriptionEnded(f"The subscription ended at {subscription.ends_at:%Y-%m-%dT%H:%M:%SZ}; reactivate it.")
+    _begin_run(subscription, at)
+
+
+@transaction.atomic
+def reactivate(*, subscription: Subscription, at: datetime) -> None:
+    """
+    Take up again a subscription that ended at most REACTIVATION_DAYS ago: a new run begins at `at`, from which boundaries are counted.
+
+    Raises SubscriptionNotEnded, ReactivationTooLate and AlreadySubscribed (409).
+    """
+    ends_at = subscription.ends_at
+    if ends_at is None or ends_at > at:
+        raise SubscriptionNotEnded("The subscription has not ended; undo its cancellation, if there is one.")
+    if at > ends_at + timedelta(days=REACTIVATION_DAYS):
+        raise ReactivationTooLate(
+            f"It ended at {ends_at:%Y-%m-%dT%H:%M:%SZ}, more than {REACTIVATION_DAYS} days ago; start a new subscription."
+        )
+    try:
+        with transaction.atomic():
+            subscription.ends_at, subscription.end_credit = None, ""
+            subscription.save(update_fields=["ends_at", "end_credit"])
+    except IntegrityError as error:
+        if not isinstance(error.__cause__, ExclusionViolation):
+            raise
+        raise AlreadySubscribed("The tenant has had another subscription since.") from error
+    _begin_run(subscription, at)
+
+
+@transaction.atomic
+def undo_end(*, subscription: Subscription, now: datetime) -> None:
+    """Take a cancellation back whose time has not come. Raises NothingToUndo (409)."""
+    if subscription.ends_at is None or subscription.ends_at <= now:
+        raise NothingToUndo("No cancellation of the subscription is still to come.")
+    newest = subscription.periods.order_by("-sequence").first()
+    subscription.ends_at, subscription.end_credit = None, ""
+    subscription.save(update_fields=["ends_at", "end_credit"])
+    opening_due({subscription: subscription.run_starts_at if newest is None else newest.ends_at})
+
+
+@transaction.atomic
+def move_trial_end(*, subscription: Subscription, ends_at: datetime, now: datetime) -> BillingPeriod:
+    """
+    Extend a running trial, or end it early (at `now` at the earliest); return its period.
+
+    Boundaries that were counted from its end are counted from the new one. Raises NoTrial (409) and EndsInThePast (422).
+    """
+    period = subscription.periods.filter(kind=BillingPeriod.Kind.TRIAL, closed_at__isnull=True).first()
+    if period is None or not period.starts_at <= now < period.ends_at or subscription.trial_ends_at is None:
+        raise NoTrial("The subscription is in no trial.")
+    if ends_at < now:
+        raise EndsInThePast("A trial ends now or later.")
+    ends_at = max(ends_at, period.starts_at + SMALLEST_SPAN)
+    if Anchor.at(subscription.trial_ends_at, subscription.anchor_zone) == subscription.anchor:
+        anchor_anew(subscription, ends_at)
+    subscription.trial_ends_at = ends_at
+    subscription.save(update_fields=["trial_ends_at"])
+    period.ends_at = period.full_ends_at = period.fee_ends_at = ends_at
+    period.due_at = ends_at + timedelta(hours=terms_of(period.version_id).grace_hours)
+    period.save(update_fields=["ends_at", "full_ends_at", "fee_ends_at", "due_at"])
+    opening_due({subscription: ends_at})
+    return period
+
+
+def cut_period(period: BillingPeriod, ends_at: datetime) -> None:
+    """Let a period end earlier than it would; at its own end it stays as it is."""
+    if ends_at >= period.ends_at:
+        return
+    period.ends_at = ends_at
+    if period.kind != BillingPeriod.Kind.TRIAL:
+        period.kind = BillingPeriod.Kind.STUB
+    period.due_at = ends_at + timedelta(hours=terms_of(period.version_id).grace_hours)
+    period.save(update_fields=["ends_at", "kind", "due_at"])
+
+
+def _begin_run(subscription: Subscription, at: datetime) -> None:
+    newest = subscription.periods.order_by("-sequence").first()
+    at = at if newest is None else max(at, newest.ends_at)
+    subscription.paused_at = None
+    subscription.run_starts_at = at
+    subscription.save(update_fields=["paused_at", "run_starts_at"])
+    anchor_anew(subscription, at)
+    opening_due({subscription: at})
+
+
+def _trial_end(tenant: Tenant, version: TierVersion, starts_at: datetime, trial_days: int | None) -> datetime | None:
+    """Return where the trial ends, so many local days on at the same wall time; None for no trial. Raises TrialUsed (409)."""
+    had_one = BillingPeriod.objects.filter(
+        tenant=tenant, kind=BillingPeriod.Kind.TRIAL, version__tier_id=version.tier_id
+    ).exists()
+    if trial_days and had_one:
+        raise TrialUsed(f"{tenant.code} has had a trial of {version.tier} before; there is one per tenant and tier.")
+    days = trial_days if trial_days is not None else 0 if had_one else version.trial_days
+    if not days:
+        return None
+    wall = Anchor.at(starts_at, tenant.timezone).wall
+    return resolve_wall(wall + timedelta(days=days), tenant.timezone)
+
+
+def _period_at(subscription: Subscription, instant: datetime) -> BillingPeriod | None:
+    return subscription.periods.filter(closed_at__isnull=True, starts_at__lte=instant, ends_at__gt=instant).first()
+
+
+def _refuse_paused(subscription: Subscription) -> None:
+    if subscription.paused_at is not None:
+        raise SubscriptionPaused(f"The subscription is paused since {subscription.paused_at:%Y-%m-%dT%H:%M:%SZ}.")
 
 
 def _check_end(subscription: Subscription, ends_at: datetime, now: datetime) -> None:
@@ -204,127 +359,3 @@ def _check_end(subscription: Subscription, ends_at: datetime, now: datetime) -> 
     newest = subscription.periods.order_by("-sequence").first()
     if newest is not None and ends_at < newest.starts_at:
         raise EndsInThePast("A later period has begun.")
-
-
-def _following(subscription: Subscription, last: BillingPeriod | None, starts_at: datetime) -> BillingPeriod:
-    """Return the period, not yet saved, that follows `last` (None: the first)."""
-    terms = terms_of(subscription.version_id)
-    whole = _whole_period(subscription, terms, starts_at, is_first=last is None)
-    ends_at = whole.ends_at if subscription.ends_at is None else min(whole.ends_at, subscription.ends_at)
-    return BillingPeriod(
-        tenant_id=subscription.tenant_id,
-        subscription=subscription,
-        sequence=last.sequence + 1 if last else 1,
-        kind=BillingPeriod.Kind.REGULAR if Period(starts_at, ends_at) == whole else BillingPeriod.Kind.STUB,
-        version_id=subscription.version_id,
-        starts_at=starts_at,
-        ends_at=ends_at,
-        full_starts_at=whole.starts_at,
-        full_ends_at=whole.ends_at,
-        due_at=ends_at + timedelta(hours=terms.grace_hours),
-    )
-
-
-def _awaits_opening_invoice(subscription: Subscription, terms: VersionTerms) -> bool:
-    """
-    Say whether the subscription stays due at its start: its first fee in advance has an invoice of its own.
-
-    Whoever opens the first period (ingestion may), the due time moves on only with that invoice (`periods.opening_billed`).
-    """
-    in_advance = terms.fee > 0 and terms.fee_timing == TierVersion.FeeTiming.ADVANCE
-    return in_advance and subscription.due_at == subscription.starts_at
-
-
-def _whole_period(subscription: Subscription, terms: VersionTerms, starts_at: datetime, *, is_first: bool) -> Period:
-    """Return the whole interval in which the period lies: it starts earlier than the period where that is a first stub."""
-    rezoned = subscription.tenant.timezone != subscription.anchor_zone
-    if rezoned:
-        subscription.anchor_zone = subscription.tenant.timezone
-        subscription.save(update_fields=["anchor_zone"])
-    anchor = subscription.anchor
-    if is_first and not rezoned:
-        return periods.period_containing(anchor, terms.cadence, starts_at)
-    return periods.next_period(anchor, terms.cadence, starts_at, rezoned=rezoned)
-
-
-def _fee(period: BillingPeriod, subscription: Subscription, terms: VersionTerms) -> FeeItem | None:
-    """Return the fee item that the period opens; None in a free tier, or within the span of an earlier period's fee."""
-    if not terms.fee or (period.sequence - 1) % terms.fee_every:
-        return None
-    whole_ends_at = period.full_ends_at
-    for _ in range(terms.fee_every - 1):
-        whole_ends_at = periods.next_period(subscription.anchor, terms.cadence, whole_ends_at).ends_at
-    whole = Period(period.full_starts_at, whole_ends_at)
-    span = Period(period.starts_at, min(whole_ends_at, subscription.ends_at or whole_ends_at))
-    share, grain = _fee_share(span, whole, subscription)
-    return FeeItem(
-        tenant_id=period.tenant_id,
-        subscription=subscription,
-        period=period,
-        version_id=period.version_id,
-        kind=FeeItem.Kind.FEE,
-        span_starts_at=span.starts_at,
-        span_ends_at=span.ends_at,
-        share_numerator=share.numerator,
-        share_divisor=share.divisor,
-        share_grain=grain,
-        currency=terms.currency,
-        amount=proration.prorate(terms.fee, share, currency=terms.currency),
-        billable_at=span.starts_at if terms.fee_timing == TierVersion.FeeTiming.ADVANCE else span.ends_at,
-    )
-
-
-def _fee_share(span: Period, whole: Period, subscription: Subscription) -> tuple[Share, str]:
-    """Return the part of the fee that the span pays for, and its grain; a whole fee is 1/1 and has none."""
-    if subscription.end_credit != "unused":
-        span = Period(span.starts_at, whole.ends_at)
-    if span == whole:
-        return Share(1, 1), ""
-    zone = subscription.anchor_zone
-    from_start = proration.share_of(span.starts_at, whole.ends_at, whole, grain=Grain.DAY, zone=zone)
-    if span.ends_at == whole.ends_at:
-        return from_start, Grain.DAY.value
-    # The end was known before the period began: pay for what a cancellation within it would have left.
-    unused = proration.unused_share(whole, span.ends_at, grain=Grain.DAY, zone=zone)
-    divisor = max(from_start.divisor, unused.divisor)  # equal, or seconds and their microseconds
-    used = max(from_start.fraction - unused.fraction, Fraction(0))
-    return Share(int(used * divisor), divisor), Grain.DAY.value
-
-
-def _write_credit(
-    subscription: Subscription, period: BillingPeriod, ends_at: datetime, *, is_cut: bool
-) -> FeeItem | None:
-    """
-    Give back the part of the running fee item after `ends_at`, less what an earlier cancellation gave back of it.
-
-    `is_cut` says that `ends_at` cuts a period: by day, that day counts as used. A period that ends by itself leaves its last day to the next.
-    """
-    fees = subscription.fee_items.filter(kind=FeeItem.Kind.FEE, span_starts_at__lte=ends_at, span_ends_at__gt=ends_at)
-    fee = fees.order_by("-span_starts_at").first()
-    if fee is None:
-        return None
-    grain = Grain(terms_of(fee.version_id).change_terms.get("grain", Grain.DAY))
-    span = Period(fee.span_starts_at, fee.span_ends_at)
-    left = proration.unused_share if is_cut else proration.remaining_share
-    share = left(span, ends_at, grain=grain, zone=subscription.anchor_zone)
-    credited = -sum((credit.amount for credit in fee.credited_by.all()), Decimal(0))
-    unused = proration.credit_for(charged=fee.amount, share=share, already_credited=Decimal(0), currency=fee.currency)
-    amount = unused + credited
-    if amount >= 0:
-        return None
-    return FeeItem.objects.create(
-        tenant_id=fee.tenant_id,
-        subscription=subscription,
-        period=period,
-        version_id=fee.version_id,
-        kind=FeeItem.Kind.CREDIT,
-        credits=fee,
-        span_starts_at=ends_at,
-        span_ends_at=fee.span_ends_at,
-        share_numerator=share.numerator,
-        share_divisor=share.divisor,
-        share_grain=grain.value,
-        currency=fee.currency,
-        amount=amount,
-        billable_at=ends_at,
-    )

@@ -12,7 +12,7 @@ from django.db import connection
 from billing_site.database import json_rows
 from subscriptions.models import BillingPeriod, Subscription
 from subscriptions.selectors.agreement import newest_periods
-from subscriptions.services.agreement import opening_due
+from subscriptions.services.succession import opening_due
 
 
 def opening_billed(*, subscriptions: Sequence[Subscription]) -> None:

@@ -15,9 +15,11 @@ from enum import StrEnum
 from typing import Any
 
 from billing_site.http.problems import Invalid
+from subscriptions.core.changes import ChangeAllowance, ChangeBill, ChangeFee
 from subscriptions.core.documents import ANY_NUMBER, Reading
 from subscriptions.core.money import UnknownCurrency, is_representable, minor_units
 from subscriptions.core.periods import Alignment, Interval
+from subscriptions.core.proration import Grain
 from subscriptions.services.charge_documents import ChargeDraft, read_charges
 from subscriptions.services.reading import INTEGER_LIMIT, is_code, shortened, whole
 
@@ -64,39 +66,9 @@ class TrialOverage(StrEnum):
     BILL = "bill"
 
 
-class ChangeFee(StrEnum):
-    """What a change to the version does with fees."""
-
-    PRORATE = "prorate"
-    FULL = "full"
-    NONE = "none"
-
-
-class ChangeGrain(StrEnum):
-    """The unit in which a change divides the period."""
-
-    DAY = "day"
-    SECOND = "second"
-
-
-class ChangeAllowance(StrEnum):
-    """What a change to the version does with the period's allowance."""
-
-    PRORATED = "prorated"
-    FULL_NEW = "full_new"
-    RESET = "reset"
-
-
-class ChangeBill(StrEnum):
-    """When a change is billed."""
-
-    NEXT = "next"
-    NOW = "now"
-
-
 _CHANGE: Mapping[str, type[StrEnum]] = {
     "fee": ChangeFee,
-    "grain": ChangeGrain,
+    "grain": Grain,
     "allowance": ChangeAllowance,
     "bill": ChangeBill,
 }
