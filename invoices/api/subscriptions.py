@@ -1,5 +1,6 @@
 """`/subscriptions`: who is on which tier, from when to when."""
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -95,13 +96,13 @@ class Subscriptions(APIView):
             starts_at = values.get("starts_at") or now
             subscription = subscribing.start_subscription(
                 tenant=tenant,
-                version=_version_of(values, at=starts_at),
+                version=find_version(values, at=starts_at),
                 starts_at=starts_at,
                 anchor_at=values.get("anchor_at") or starts_at,
                 now=now,
                 actor=actor_of(request),
             )
-            return 201, _shown(_find(subscription.public_id))
+            return 201, _shown(find_subscription(subscription.public_id))
 
         return answer_once(request, start)
 
@@ -115,7 +116,7 @@ class SubscriptionDetail(APIView):
     def get(self, request: Request, subscription: UUID) -> Response:
         """With its newest periods."""
         NO_PARAMETERS.read(request)
-        return Response(_shown(_find(subscription)))
+        return Response(_shown(find_subscription(subscription)))
 
 
 class Cancellation(APIView):
@@ -136,10 +137,10 @@ class Cancellation(APIView):
         values = CancelInput.checked(request.data)
 
         def cancel() -> tuple[int, dict[str, Any]]:
-            row = _find(subscription)
+            row = find_subscription(subscription)
             now = now_for(row.tenant)
             subscribing.cancel_subscription(subscription_id=row.pk, now=now, actor=actor_of(request), **values)
-            return 200, _shown(_find(subscription))
+            return 200, _shown(find_subscription(subscription))
 
         return answer_once(request, cancel)
 
@@ -150,7 +151,8 @@ def _subscriptions() -> Any:
     return Subscription.objects.select_related("tenant__test_clock", "version__tier").prefetch_related(periods)
 
 
-def _find(public_id: UUID) -> Subscription:
+def find_subscription(public_id: UUID) -> Subscription:
+    """Return a subscription as its answers show it. Raises SubscriptionNotFound (404)."""
     found = _subscriptions().filter(public_id=public_id).first()
     if found is None:
         raise SubscriptionNotFound(f"There is no subscription {public_id}.")
@@ -170,7 +172,8 @@ def _tenant_of(tenant: str) -> Tenant:
         ) from None
 
 
-def _version_of(values: dict[str, Any], *, at: Any) -> TierVersion:
+def find_version(values: dict[str, Any], *, at: datetime) -> TierVersion:
+    """Return the version that a request names by `tier` and perhaps `version`; else the tier's live one. Raises Invalid (422)."""
     tier = get_tier(values["tier"])
     if values.get("version"):
         return get_version(tier, values["version"])
@@ -178,5 +181,5 @@ def _version_of(values: dict[str, Any], *, at: Any) -> TierVersion:
     version = live_version(tier, at=at) or live_version(tier, at=wall_now())
     if version is None:
         message = "has no version that is live; publish one, or name a version"
-        raise Invalid("The subscription cannot start.", errors=[FieldError("tier", "no_live_version", message)])
+        raise Invalid("The tier has no live version.", errors=[FieldError("tier", "no_live_version", message)])
     return version

@@ -2,6 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path, re_path
 
+from invoices.api.changes import Change, Changes, ChangeStatement
 from invoices.api.clocks import TestClockAdvance, TestClockDetail, TestClocks
 from invoices.api.events import EventExplanation
 from invoices.api.invoices import (
@@ -30,6 +31,13 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("subscriptions", Subscriptions.as_view(), name="subscriptions"),
     path("subscriptions/<uuid:subscription>", SubscriptionDetail.as_view(), name="subscription"),
     path("subscriptions/<uuid:subscription>/cancel", Cancellation.as_view(), name="subscription-cancel"),
+    path("subscriptions/<uuid:subscription>/change", Change.as_view(), name="subscription-change"),
+    path("subscriptions/<uuid:subscription>/changes", Changes.as_view(), name="subscription-changes"),
+    path(
+        "subscriptions/<uuid:subscription>/changes/<uuid:change>",
+        ChangeStatement.as_view(),
+        name="subscription-statement",
+    ),
     path("quotes", Quotes.as_view(), name="quotes"),
     path("events/<uuid:event>", EventExplanation.as_view(), name="event"),
     path("test-clocks", TestClocks.as_view(), name="test-clocks"),

@@ -179,6 +179,18 @@ def span_words(starts_at: datetime, ends_at: datetime, zone: str) -> str:
     return f"{_day_words(local_start)} {local_start:%H:%M} – {_day_words(local_end)} {local_end:%H:%M}"
 
 
+def instant_words(instant: datetime, zone: str) -> str:
+    """
+    Write an instant as a reader of the zone says it: by its day, and to the minute where it is not that day's beginning.
+
+    >>> from datetime import UTC
+    >>> instant_words(datetime(2026, 6, 15, tzinfo=UTC), "UTC"), instant_words(datetime(2026, 6, 15, tzinfo=UTC), "Asia/Tokyo")
+    ('15 June 2026', '15 June 2026 09:00')
+    """
+    local = instant.astimezone(ZoneInfo(zone))
+    return _day_words(local) if local.time() == time(0) else f"{_day_words(local)} {local:%H:%M}"
+
+
 def share_words(share: Share, grain: str) -> str:
     """
     Write what part of a fee a line is for, where days say it; nothing for a whole fee or a share of seconds, which components show.

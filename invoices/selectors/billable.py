@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from fractions import Fraction
 
 from invoices.core.lines import (
     LINE_ORDER,
@@ -17,6 +18,7 @@ from invoices.core.lines import (
 )
 from invoices.selectors.sources import UnbilledCharge, UnbilledFee, unbilled_charges, unbilled_fee_items
 from metering.selectors.terms import pools_of_version
+from subscriptions.core.money import exact
 from subscriptions.core.pricing import Price, PriceModel
 from subscriptions.core.proration import Share
 from subscriptions.models import Charge, FeeItem, TierVersion
@@ -25,13 +27,16 @@ from subscriptions.selectors.catalog import terms_of
 
 @dataclass(frozen=True, slots=True)
 class BillableLine:
-    """A line with the rows that it names and the sources that it will hold: one fee item, or bookings of one charge."""
+    """
+    A line with the rows that it names and the sources that it will hold: a fee item (in arrears with what was given back of it before), or
+    bookings of one charge.
+    """
 
     values: LineValues
     period_id: int
     version_id: int
     charge_id: int | None = None
-    fee_item_id: int | None = None
+    fee_item_ids: Sequence[int] = ()
     booking_ids: Sequence[int] = ()
 
 
@@ -49,7 +54,10 @@ def billable_lines(*, until: Mapping[int, datetime | None], zones: Mapping[int, 
     found = {}
     for subscription_id in until:
         zone = zones[subscription_id]
-        lines = [_line_of_item(item, tiers[item.version_id], zone) for item in items.get(subscription_id, [])]
+        lines = [
+            _line_of_item(item, tiers[item.version_id], zone, given_back)
+            for item, given_back in _with_credits(items.get(subscription_id, []))
+        ]
         for charge in charges.get(subscription_id, []):
             key = (charge.charge.pk, charge.pool, charge.kind)
             if key not in alike:
@@ -88,20 +96,61 @@ _FEE_WORDS = {
 }
 
 
-def _line_of_item(item: UnbilledFee, tier: str, zone: str) -> BillableLine:
-    share = Share(item.share_numerator, item.share_divisor)
+def line_of_item(item: UnbilledFee, zone: str) -> BillableLine:
+    """Return the line of one fee item, billed or not, by itself."""
+    return _line_of_item(item, _tier_names([item.version_id])[item.version_id], zone, ())
+
+
+def _with_credits(items: Sequence[UnbilledFee]) -> list[tuple[UnbilledFee, list[UnbilledFee]]]:
+    """
+    Put the credits beside the fee in arrears that they give back a part of: what was never billed is not given back, but billed for less.
+
+    A fee in advance stands by itself, and so does a credit of something that was billed before.
+    """
+    in_arrears = {item.pk: item for item in items if item.kind != FeeItem.Kind.CREDIT and _is_in_arrears(item)}
+    credits: dict[int, list[UnbilledFee]] = {}
+    for item in items:
+        if item.credits_id in in_arrears:
+            credits.setdefault(item.credits_id, []).append(item)
+    return [(item, credits.get(item.pk, [])) for item in items if item.credits_id not in in_arrears]
+
+
+def _is_in_arrears(item: UnbilledFee) -> bool:
+    return terms_of(item.version_id).fee_timing == TierVersion.FeeTiming.ARREARS
+
+
+def _line_of_item(item: UnbilledFee, tier: str, zone: str, given_back: Sequence[UnbilledFee]) -> BillableLine:
+    share, ends_at, amount = Share(item.share_numerator, item.share_divisor), item.span_ends_at, item.amount
+    grain = item.share_grain
+    for credit in given_back:
+        share = _less(share, Share(credit.share_numerator, credit.share_divisor))
+        ends_at, grain = min(ends_at, credit.span_starts_at), credit.share_grain
+        with exact():
+            amount += credit.amount
     words = _FEE_WORDS[item.kind].format(tier=tier)
-    span = span_words(item.span_starts_at, item.span_ends_at, zone)
+    span = span_words(item.span_starts_at, ends_at, zone)
     values = fee_line(
         kind=LineKind.FEE if item.kind == FeeItem.Kind.FEE else LineKind.PRORATION,
-        description=f"{words}, {span}{share_words(share, item.share_grain)}",
-        amount=item.amount,
+        description=f"{words}, {span}{share_words(share, grain)}",
+        amount=amount,
         whole=whole_amount(item.version_id, credited=item.credits__amount),
         share=share,
-        grain=item.share_grain,
+        grain=grain,
         currency=item.currency,
     )
-    return BillableLine(values, item.period_id, item.version_id, fee_item_id=item.pk)
+    ids = [item.pk, *(credit.pk for credit in given_back)]
+    return BillableLine(values, item.period_id, item.version_id, fee_item_ids=ids)
+
+
+def _less(share: Share, unused: Share) -> Share:
+    """Return what is left of a share of a fee, of which a share is unused; in the days of the whole where both are."""
+    used = unused.divisor - unused.numerator
+    if share.numerator == unused.divisor:
+        return Share(used, share.divisor)
+    if share.numerator == share.divisor:
+        return Share(used, unused.divisor)
+    left = share.fraction * Fraction(used, unused.divisor)
+    return Share(left.numerator, left.denominator)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,8 @@ class UnbilledFee(NamedTuple):
     currency: str
     amount: Decimal
     billable_at: datetime
-    # Of the fee that a credit gives back a part of; None for a fee.
+    # The fee that a credit gives back a part of, and its amount; None for a fee.
+    credits_id: int | None
     credits__amount: Decimal | None
 
 

@@ -27,7 +27,7 @@ from subscriptions.selectors.catalog import terms_of
 from subscriptions.selectors.tenants import refuse_parked
 from subscriptions.services import agreement, audit, outbox, switching
 from subscriptions.services.agreement import SubscriptionEnded, SubscriptionNotStarted, SubscriptionPaused
-from subscriptions.services.succession import is_other_rhythm
+from subscriptions.services.succession import is_other_rhythm, settle
 
 Result = TypeVar("Result")
 
@@ -88,6 +88,16 @@ def preview_change(
     return result
 
 
+def preview_scheduled(*, change: ScheduledChange, now: datetime, read: Callable[[TierChange], Result]) -> Result:
+    """Carry a scheduled change out as it will be if nothing happens before, hand it to `read`, and undo everything."""
+    with transaction.atomic():
+        subscription = lock_subscription(change.subscription_id)
+        bring_up(subscription, now=now)
+        result = read(_play(subscription, change))
+        transaction.set_rollback(True)
+    return result
+
+
 def carry_out(*, change_ids: Iterable[int], now: datetime) -> None:
     """
     Carry out changes whose time has come, each at the instant that it was scheduled for, though it is later now.
@@ -141,7 +151,7 @@ def _change(
             return None, read(change)
         scheduled = _schedule(subscription, asked, choices, now, actor)
         with transaction.atomic():
-            result = read(_play(subscription, scheduled, now))
+            result = read(_play(subscription, scheduled))
             transaction.set_rollback(True)
         return scheduled, result
 
@@ -186,7 +196,7 @@ def _schedule(subscription: Subscription, asked: Asked, choices: Choices, now: d
     return scheduled
 
 
-def _play(subscription: Subscription, scheduled: ScheduledChange, now: datetime) -> TierChange:
+def _play(subscription: Subscription, scheduled: ScheduledChange) -> TierChange:
     """Carry a scheduled change out as it will be; the caller rolls it back."""
     newest = subscription.periods.order_by("-sequence").first()
     assert newest is not None  # it runs
@@ -220,9 +230,9 @@ def _carry_out(subscription: Subscription, change: ScheduledChange, now: datetim
     period = _lock_period_at(subscription, at)
     has_left = change.publication is not None and change.publication.version.tier_id != subscription.version.tier_id
     if period is None or has_left:
-        switching.settle(change, ScheduledChange.Status.DROPPED)
+        settle(change, ScheduledChange.Status.DROPPED)
         return
-    switching.settle(change, ScheduledChange.Status.DONE)
+    settle(change, ScheduledChange.Status.DONE)
     _execute(
         subscription,
         period,

@@ -385,8 +385,7 @@ def _write_lines(invoices: Sequence[tuple[Invoice, Sequence[BillableLine]]]) -> 
     sources: list[tuple[int, int | None, int | None]] = []
     for invoice, number, line in numbered:
         line_id = ids[invoice.pk, number]
-        if line.fee_item_id is not None:
-            sources.append((line_id, line.fee_item_id, None))
+        sources += [(line_id, item_id, None) for item_id in line.fee_item_ids]
         sources += [(line_id, None, booking_id) for booking_id in line.booking_ids]
     insert_rows(InvoiceLineSource, ("line_id", "fee_item_id", "overage_charge_id"), sources)
 

@@ -128,7 +128,7 @@ def _moved_usage(
     spans = version_spans(balance.period)
     spans_of = (versions_before or spans, spans)
     before, after = (
-        {*_starts(balance, spans), *some} for spans, some in zip(spans_of, (balance.cuts, cuts), strict=True)
+        {*_starts(balance, of_time), *some} for of_time, some in zip(spans_of, (balance.cuts, cuts), strict=True)
     )
     changed = before ^ after
     if not changed:
@@ -142,12 +142,12 @@ def _moved_usage(
             places = [segment_start(balance.period.starts_at, sorted(some), instant) for some in (before, after)]
             if places[0] == places[1]:
                 continue
-            for segment_at, sign, spans in zip(places, (-1, 1), spans_of, strict=True):
+            for segment_at, sign, of_time in zip(places, (-1, 1), spans_of, strict=True):
                 key = segment_at, one.dimension_key
                 movement = moved.setdefault(key, Movement(balance.pk, *key))
                 movement.quantity += sign * one.quantity
                 movement.events += sign * one.sign * one.events
-                movement.clamped += sign * _clamped(balance, one, spans, segment_at)
+                movement.clamped += sign * _clamped(balance, one, of_time, segment_at)
     return [movement for movement in moved.values() if movement.quantity or movement.events]
 
 

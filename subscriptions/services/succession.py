@@ -55,8 +55,8 @@ def next_periods(*, subscriptions: Sequence[Subscription], now: datetime) -> lis
             due_at[subscription] = None if one.period.ends_at == subscription.ends_at else one.period.ends_at
     opened = BillingPeriod.objects.bulk_create(one.period for one in following)
     for one in following:
-        for change in one.changes:
-            _carry_out(change, one)
+        for change, replaced in one.changes:
+            _carry_out(change, replaced, one)
     opening = (fees.fee_of_period(one.period, one.subscription, one.terms) for one in following if one.opens_fee)
     FeeItem.objects.bulk_create(fee for fee in opening if fee is not None)
     opening_due(due_at)
@@ -111,7 +111,8 @@ class _Following:
     # Whether a new span of the fee begins with it, of which it pays the fee; and whether one that runs on is given back for it.
     opens_fee: bool
     resets: bool
-    changes: list[ScheduledChange] = field(default_factory=list)
+    # With the version that each replaces.
+    changes: list[tuple[ScheduledChange, TierVersion]] = field(default_factory=list)
 
 
 def _scheduled(subscriptions: Sequence[Subscription]) -> dict[int, list[ScheduledChange]]:
@@ -134,11 +135,11 @@ def _following(
     changes = _in_force_at(subscription, starts_at, waiting)
     terms = terms_of(subscription.version_id)
     is_trial = last is None and subscription.trial_ends_at is not None
-    moved = [change for change in changes if change.anchor_at is not None]
-    resets = bool(moved) or any(change.allowance == ChangeAllowance.RESET for change in changes)
+    moved = [change.anchor_at for change, _ in changes if change.anchor_at is not None]
+    resets = bool(moved) or any(change.allowance == ChangeAllowance.RESET for change, _ in changes)
     resets = not begins_run and (resets or is_other_rhythm(before, terms))
     if moved:
-        anchor_anew(subscription, moved[-1].anchor_at)
+        anchor_anew(subscription, moved[-1])
     elif resets:
         anchor_anew(subscription, starts_at)
     whole = _trial_of(subscription) if is_trial else _whole_period(subscription, terms, starts_at)
@@ -168,9 +169,10 @@ def _following(
 
 def _in_force_at(
     subscription: Subscription, starts_at: datetime, waiting: Sequence[ScheduledChange]
-) -> list[ScheduledChange]:
+) -> list[tuple[ScheduledChange, TierVersion]]:
     """
-    Put the subscription on the version that is in force when a period starts, and return the changes that come into force with it.
+    Put the subscription on the version that is in force when a period starts, and return the changes that come into force with it, each with
+    the version that it replaces.
 
     A change that was wanted earlier, within the period before, is carried out on that one by itself; here it only says the version. One that
     would have ended that period comes into force at the boundary instead.
@@ -185,8 +187,7 @@ def _in_force_at(
             continue
         rhythm_changes = is_other_rhythm(terms_of(version.pk), terms_of(change.to_version_id))
         if change.at_boundary or change.wanted_at == starts_at or rhythm_changes or change.allowance == "reset":
-            change.from_version_id = version.pk
-            at_boundary.append(change)
+            at_boundary.append((change, version))
         version = change.to_version
     if version.pk != subscription.version_id:
         subscription.version = version
@@ -194,7 +195,7 @@ def _in_force_at(
     return at_boundary
 
 
-def _carry_out(scheduled: ScheduledChange, following: _Following) -> None:
+def _carry_out(scheduled: ScheduledChange, replaced: TierVersion, following: _Following) -> None:
     """Write that a change came into force with a period, and what it does with a fee whose span goes on over the boundary."""
     period, subscription = following.period, following.subscription
     done = TierChange.objects.create(
@@ -202,12 +203,12 @@ def _carry_out(scheduled: ScheduledChange, following: _Following) -> None:
         tenant_id=scheduled.tenant_id,
         subscription=subscription,
         period=period,
-        from_version_id=scheduled.from_version_id,
+        from_version=replaced,
         to_version_id=scheduled.to_version_id,
         effective_at=period.starts_at,
         fee=scheduled.fee,
         grain=scheduled.grain,
-        allowance=scheduled.allowance,
+        allowance=ChangeAllowance.RESET.value if following.resets else scheduled.allowance,
         bill=scheduled.bill,
     )
     settle(scheduled, ScheduledChange.Status.DONE)

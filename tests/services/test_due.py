@@ -109,17 +109,18 @@ class TestOnAClock:
 
     def test_an_advance_that_died_is_resumed_and_runs_nothing_twice(self, monkeypatch):
         world = make_world()
-        run = due.KINDS[2].run
+        closing = next(kind for kind in due.KINDS if kind.what == "close_period")
 
         class Killed(BaseException):
             """The process ended here."""
 
         def dies(pks, now):
-            run(pks, now)
+            closing.run(pks, now)
             raise Killed
 
         with monkeypatch.context() as patch:
-            patch.setattr(due, "KINDS", (*due.KINDS[:2], replace(due.KINDS[2], run=dies), due.KINDS[3]))
+            kinds = [replace(kind, run=dies) if kind is closing else kind for kind in due.KINDS]
+            patch.setattr(due, "KINDS", tuple(kinds))
             with pytest.raises(Killed):
                 advance(clock_id=world.clock.pk, to=at("2026-08-02 00:00"), actor=ACTOR)
         assert world.clock.status != world.now
@@ -246,8 +247,10 @@ class TestFailures:
     def test_work_that_leaves_its_row_due_counts_as_a_failure_and_ends(self, monkeypatch):
         world = make_world(now=at("2026-06-20 00:00"))
         world.use(12_345, time=at("2026-06-05 00:00"))
-        idle = replace(due.KINDS[1], run=lambda pks, now: None)
-        monkeypatch.setattr(due, "KINDS", (due.KINDS[0], idle, *due.KINDS[2:]))
+        kinds = [
+            replace(kind, run=lambda pks, now: None) if kind.what == "book_overage" else kind for kind in due.KINDS
+        ]
+        monkeypatch.setattr(due, "KINDS", tuple(kinds))
         advance(clock_id=world.clock.pk, to=at("2026-06-20 00:00"), actor=ACTOR)
         assert MeterBalance.objects.get(tenant=world.tenant).parked_reason.startswith("StillDue: ")
 

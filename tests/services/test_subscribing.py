@@ -7,7 +7,8 @@ import pytest
 from django.db import transaction
 
 from invoices.models import Invoice
-from invoices.services import subscribing
+from invoices.selectors.verifying import verify
+from invoices.services import opening
 from invoices.services.advancing import advance
 from invoices.services.invoicing import lock_subscription
 from invoices.services.subscribing import cancel_subscription, start_subscription
@@ -127,7 +128,7 @@ class TestStarting:
         world = make_world()
         cancel(world)
         advance(clock_id=world.clock.pk, to=at("2026-06-02 00:00"), actor=ACTOR)
-        monkeypatch.setattr(subscribing, "finalize_all", break_down)
+        monkeypatch.setattr(opening, "finalize_all", break_down)
         with pytest.raises(RuntimeError):
             start(world)
         assert Subscription.objects.filter(tenant=world.tenant).count() == 1
@@ -218,22 +219,30 @@ class TestCancelling:
     def test_a_yearly_fee_is_given_back_from_the_end_of_a_month_on(self):
         world = make_world(version=publish("yearly", fee="3650.00", fee_every=12), now=at("2026-06-10 10:00"))
         cancel(world, when="period_end")
+        assert not FeeItem.objects.filter(kind="credit").exists()  # until the end has come it may be undone
+        advance(clock_id=world.clock.pk, to=at("2026-07-01 02:00"), actor=ACTOR)
         credit = FeeItem.objects.get(kind="credit")
         # June is used, all 30 days of it, and no day of July: 335 of 365 days are left.
         assert (credit.share_numerator, credit.share_divisor, credit.amount) == (335, 365, -3350)
+        assert invoices(world)[-1].subtotal == -3350
+
+    def test_an_end_that_is_brought_forward_gives_back_more(self):
+        world = make_world(version=publish("yearly", fee="3650.00", fee_every=12), now=at("2026-06-10 10:00"))
+        cancel(world, when="period_end")
         cancel(world)
-        # Brought forward into the 10th, which counts as used: 355 of 365 days, less what was given back.
-        assert [item.amount for item in FeeItem.objects.filter(kind="credit").order_by("pk")] == [-3350, -200]
+        # Brought forward into the 10th, which counts as used: 355 of 365 days.
+        assert [item.amount for item in FeeItem.objects.filter(kind="credit").order_by("pk")] == [-3550]
 
     def test_a_fee_in_arrears_is_billed_for_the_days_that_were_used(self):
         world = make_world(version=publish("arrears", fee_timing="arrears"), now=at("2026-06-15 10:00"))
         cancel(world)
         advance(clock_id=world.clock.pk, to=at("2026-06-15 12:00"), actor=ACTOR)
         [final] = invoices(world)
-        assert [(line.kind, line.amount) for line in final.lines.all()] == [
-            ("fee", 99),
-            ("proration", Decimal("-49.50")),
-        ]
+        [line] = final.lines.all()
+        # 15 June counts as used. What was never billed is not given back, but billed for less.
+        assert (line.kind, line.amount) == ("fee", Decimal("49.50"))
+        assert line.description == "Arrears, 1 June 2026 00:00 – 15 June 2026 10:00 (15 of 30 days)"
+        assert verify(final) == []
 
     def test_of_two_cancellations_at_once_one_gives_credit(self):
         world = make_world(now=at("2026-06-16 10:00"))
@@ -251,5 +260,5 @@ class TestCancelling:
 def test_opening_what_is_due_again_changes_nothing():
     world = make_world()
     with transaction.atomic():
-        assert subscribing.open_due(subscriptions=[lock_subscription(world.subscription.pk)], now=world.now) == []
+        assert opening.open_due(subscriptions=[lock_subscription(world.subscription.pk)], now=world.now) == []
     assert len(invoices(world)) == 1

@@ -108,7 +108,7 @@ def test_a_replayed_event_counts_at_its_own_time():
     )
     world.use(900)
     assert UsageEvent.objects.get().unmatched_code == "no_period"
-    Subscription.objects.filter(pk=world.subscription.pk).update(starts_at=NOW)
+    Subscription.objects.filter(pk=world.subscription.pk).update(starts_at=NOW, run_starts_at=NOW)
     go_on(world, hours=3)
     assert replay_events(now=wall_now()).counted == 1
     assert dict(WindowBucket.objects.values_list("bucket_at", "quantity")) == {NOW: 900}
