@@ -2,7 +2,8 @@
 The exhaustive law of periods: in every zone and from every anchor, boundaries are those of a slow twin, and periods tile.
 
 The twin asks `zoneinfo` one thing, at which instants the offset of a zone changes. Zones that agree in that are one zone here; the long
-form takes each by its name, from every month and day of the week, over two stretches of three years.
+form takes each by its name, from every month and day of the week, over two stretches of three years. Moves between zones, which keep the
+current end, are tried in pairs.
 """
 
 from bisect import bisect_left, bisect_right
@@ -10,12 +11,23 @@ from calendar import monthrange
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, permutations, product
 from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 
-from subscriptions.core.periods import Alignment, Anchor, Cadence, Interval, Period, index_of, nth_boundary, nth_period
+from subscriptions.core.periods import (
+    Alignment,
+    Anchor,
+    Cadence,
+    Interval,
+    Period,
+    index_of,
+    next_period,
+    nth_boundary,
+    nth_period,
+    period_containing,
+)
 
 MONTHS = {Interval.MONTH: 1, Interval.QUARTER: 3, Interval.SEMIANNUAL: 6, Interval.YEAR: 12}
 KINDS = [*MONTHS, Interval.WEEK, Interval.DAY, Alignment.CALENDAR]
@@ -24,6 +36,20 @@ WALL_TIMES = [time(0), time(2, 30)]  # clocks that go forward skip the one or th
 FIRST_YEARS = [2011, 2023]  # each followed by a leap year; in the first, Apia skipped a day
 DAY, MICROSECOND = timedelta(days=1), timedelta(microseconds=1)
 LOOK = 5 * DAY  # no zone changes its offset and takes that back within
+# From 11 hours behind UTC to 14 ahead, with half and quarter hours, and changes of the clocks in the north and in the south.
+MOVES = [
+    "America/New_York",
+    "America/Santiago",
+    "Asia/Kathmandu",
+    "Australia/Lord_Howe",
+    "Europe/Berlin",
+    "Pacific/Apia",
+    "Pacific/Chatham",
+    "UTC",
+]
+
+# When clocks change in the north or the south, when Apia skips a day, and one time without any of it.
+MOVED_AT = [datetime(2011, month, day, tzinfo=UTC) for month, day in [(3, 12), (5, 20), (10, 1), (11, 5), (12, 30)]]
 
 
 @dataclass(frozen=True)
@@ -200,3 +226,29 @@ def test_periods_tile_in_every_zone_by_name(kind, first_year):
         twin = Twin(changes)
         for run in runs(kind, changes, first_year, every=True):
             check(run, zone, twin)
+
+
+@pytest.mark.parametrize("interval", Interval)
+def test_after_every_move_between_zones_periods_tile_and_none_is_shorter_than_half(interval):
+    for old_zone, new_zone in permutations(MOVES, 2):
+        for alignment, at, moved_at in product(Alignment, WALL_TIMES, MOVED_AT):
+            cadence = Cadence(interval, alignment=alignment)
+            anchor = Anchor(datetime.combine(date(2011, 1, 31), at), old_zone)
+            current_end = period_containing(anchor, cadence, moved_at).ends_at
+            for zone in (new_zone, old_zone):  # there, and in the next period back
+                moved = Anchor(anchor.wall, zone)
+                current_end = check_move(moved, cadence, current_end)
+
+
+def check_move(moved, cadence, current_end):
+    """The period after a move ends at the first boundary of the new zone that is half an interval off; then periods are whole again."""
+    where = (moved, cadence, current_end)
+    interval_around = period_containing(moved, cadence, current_end).length
+    period = next_period(moved, cadence, current_end, rezoned=True)
+    before = nth_boundary(moved, cadence, index_of(moved, cadence, period.ends_at - MICROSECOND))
+    following = next_period(moved, cadence, period.ends_at)
+
+    assert period.starts_at == current_end, where
+    assert 2 * (before - current_end) < interval_around <= 2 * period.length, where
+    assert following == period_containing(moved, cadence, period.ends_at), where
+    return period.ends_at
