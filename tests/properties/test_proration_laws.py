@@ -1,14 +1,25 @@
 """Laws of proration: it telescopes, lies between nothing and the whole, and mints neither credit nor allowance."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
+from zoneinfo import available_timezones
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from subscriptions.core.periods import Anchor, Cadence, Interval, nth_period
+from subscriptions.core.periods import (
+    Alignment,
+    Anchor,
+    Cadence,
+    Interval,
+    Period,
+    local_day,
+    local_days,
+    nth_period,
+    resolve_wall,
+)
 from subscriptions.core.proration import (
     Grain,
     Share,
@@ -24,9 +35,9 @@ from subscriptions.core.proration import (
 
 LAWS = settings(deadline=None, max_examples=100)
 
+# Where clocks change by half an hour, at midnight, or by a day; and any zone.
 zones = st.sampled_from(
     [
-        "UTC",
         "America/New_York",
         "America/St_Johns",
         "America/Sao_Paulo",
@@ -34,8 +45,9 @@ zones = st.sampled_from(
         "Australia/Lord_Howe",
         "Europe/Berlin",
         "Pacific/Apia",
+        "UTC",
     ]
-)
+) | st.sampled_from(sorted(available_timezones()))
 grains = st.sampled_from(Grain)
 amounts = st.decimals(min_value=0, max_value=10**9, places=2)
 currencies = st.sampled_from(["USD", "JPY", "KWD"])
@@ -46,13 +58,53 @@ shares = st.integers(min_value=1, max_value=4_000_000).flatmap(
 
 @st.composite
 def periods_with_instants(draw):
-    """A period in some zone, and instants in it, in order."""
+    """A period in some zone, whole, a stub, or a week in which its clocks change, and instants in it, in order."""
     zone = draw(zones)
     anchor = Anchor(draw(st.datetimes(min_value=datetime(2007, 1, 1), max_value=datetime(2030, 1, 1))), zone)
-    cadence = Cadence(draw(st.sampled_from([Interval.WEEK, Interval.MONTH, Interval.YEAR])))
+    cadence = Cadence(
+        draw(st.sampled_from([Interval.DAY, Interval.WEEK, Interval.MONTH, Interval.YEAR])),
+        alignment=draw(st.sampled_from(Alignment)),
+    )
     period = nth_period(anchor, cadence, draw(st.integers(min_value=0, max_value=24)))
+    if draw(st.booleans()):
+        period = week_of_a_change(period.starts_at, zone) or period
+    if draw(st.booleans()):
+        period = Period(
+            period.starts_at + period.length * draw(st.integers(min_value=0, max_value=99)) // 100, period.ends_at
+        )
+    assume(period.length)
     spans = draw(st.lists(st.integers(min_value=0, max_value=10**6), max_size=6))
     return period, zone, sorted(period.starts_at + period.length * span // 10**6 for span in spans)
+
+
+def week_of_a_change(after, zone):
+    """The first local week, of the year that begins then, that is not of 168 hours."""
+    weekly = Cadence(Interval.WEEK, alignment=Alignment.CALENDAR)
+    weeks = (nth_period(Anchor.at(after, zone), weekly, index) for index in range(53))
+    return next((week for week in weeks if week.length != timedelta(days=7)), None)
+
+
+@st.composite
+def histories(draw):
+    """A period, and the versions in force in it, each with its part: [(allowance, from, until), ...] without a gap."""
+    period, zone, instants = draw(periods_with_instants())
+    precision = draw(st.integers(min_value=0, max_value=12))
+    units = st.integers(min_value=0, max_value=10**15)
+    cuts = [period.starts_at, *instants, period.ends_at]
+    return (
+        period,
+        zone,
+        precision,
+        [(Decimal(draw(units)).scaleb(-precision), starts_at, ends_at) for starts_at, ends_at in pairwise(cuts)],
+    )
+
+
+def allowance_of(history, period, zone, precision, grain):
+    parts = [
+        (allowance, share_of(starts_at, ends_at, period, grain=grain, zone=zone))
+        for allowance, starts_at, ends_at in history
+    ]
+    return prorated_allowance(parts, precision=precision)
 
 
 @LAWS
@@ -143,12 +195,42 @@ def test_changes_between_equal_versions_leave_the_allowance_whole(allowance, dra
 
 
 @LAWS
-@given(low=st.integers(min_value=0, max_value=10**9), extra=st.integers(min_value=0, max_value=10**9), share=shares)
-def test_an_allowance_over_two_versions_lies_between_theirs(low, extra, share):
-    high = low + extra
-    rest = Share(share.divisor - share.numerator, share.divisor)
-    allowance = prorated_allowance([(Decimal(low), share), (Decimal(high), rest)], precision=0)
-    assert low <= allowance <= high
+@given(drawn=histories(), grain=grains)
+def test_an_allowance_over_any_history_lies_between_the_least_and_the_largest(drawn, grain):
+    period, zone, precision, history = drawn
+    allowances = [allowance for allowance, _, _ in history]
+    assert min(allowances) <= allowance_of(history, period, zone, precision, grain) <= max(allowances)
+
+
+@LAWS
+@given(drawn=histories(), grain=grains, data=st.data())
+def test_a_change_between_equal_versions_alters_no_allowance_and_no_amount(drawn, grain, data):
+    period, zone, precision, history = drawn
+    place = data.draw(st.integers(min_value=0, max_value=len(history) - 1))
+    version, starts_at, ends_at = history[place]
+    changed_at = starts_at + (ends_at - starts_at) * data.draw(st.integers(min_value=0, max_value=100)) // 100
+    split = [*history[:place], (version, starts_at, changed_at), (version, changed_at, ends_at), *history[place + 1 :]]
+
+    assert allowance_of(split, period, zone, precision, grain) == allowance_of(history, period, zone, precision, grain)
+    whole, *halves = [
+        prorate_precise(version, share_of(*part, period, grain=grain, zone=zone))
+        for part in [(starts_at, ends_at), (starts_at, changed_at), (changed_at, ends_at)]
+    ]
+    assert whole == sum(halves)
+
+
+@LAWS
+@given(drawn=histories(), grain=grains)
+def test_going_up_and_back_on_one_day_by_day_or_at_one_instant_mints_no_allowance(drawn, grain):
+    period, zone, precision, history = drawn
+    version, starts_at, ends_at = history[-1]
+    until = starts_at
+    if grain is Grain.DAY and local_days(period.starts_at, period.ends_at, zone):
+        tomorrow = resolve_wall(datetime.combine(local_day(starts_at, zone) + timedelta(days=1), time.min), zone)
+        until = min(max(starts_at, tomorrow - timedelta(microseconds=1)), ends_at)
+    there_and_back = [*history[:-1], (version + 10**12, starts_at, until), (version, until, ends_at)]
+    allowance = allowance_of(there_and_back, period, zone, precision, grain)
+    assert allowance == allowance_of(history, period, zone, precision, grain)
 
 
 def test_the_examples_are_instants_in_utc():
