@@ -177,6 +177,8 @@ def _in_force_at(
     A change that was wanted earlier, within the period before, is carried out on that one by itself; here it only says the version. One that
     would have ended that period comes into force at the boundary instead.
     """
+    if not waiting:
+        return []
     at_boundary = []
     version = subscription.version
     for change in waiting:
