@@ -158,6 +158,12 @@ class StaffAdmin(admin.ModelAdmin):
         form = form_class(request.POST) if confirmed else form_class(initial=dict(initial or {}))
         if confirmed and form.is_valid():
             return form.cleaned_data
+        return self.ask_again(request, rows, form, title=title, detail=detail)
+
+    def ask_again(
+        self, request: HttpRequest, rows: QuerySet[Any], form: forms.Form, *, title: str, detail: str = ""
+    ) -> TemplateResponse:
+        """Return the page that asks, with a form of one's own: what has been answered, and in `detail` what that would do."""
         context = {
             **self.admin_site.each_context(request),
             "title": title,

@@ -16,6 +16,7 @@ ROLES: dict[str, dict[str, tuple[str, ...]]] = {
     "finance": {
         "subscriptions.tenant": ("add", "change", "release"),
         "subscriptions.subscription": ("add", "change"),
+        "subscriptions.scheduledchange": ("change",),
         "subscriptions.billingperiod": ("change",),
         "metering.meterbalance": ("change",),
         "metering.thresholdwatch": ("add", "change"),

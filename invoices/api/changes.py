@@ -25,7 +25,6 @@ from subscriptions.models import ScheduledChange, TierChange, TierVersion
 from subscriptions.selectors.catalog import money_text
 from subscriptions.selectors.clock import now_for
 
-
 CHOICES = ("fee", "grain", "allowance", "bill")
 
 
