@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -19,9 +20,14 @@ from invoices.models import ClockEntry, Invoice
 from invoices.services import due
 from invoices.services.advancing import advance
 from invoices.services.subscribing import cancel_subscription, start_subscription
+from metering.models import Authorization, GrantSchedule, ThresholdWatch
+from metering.services.gate import perform
+from metering.services.requests import Authorize
+from subscriptions.core.periods import Interval
 from subscriptions.models import AuditEntry, Subscription, TestClock
 from subscriptions.services import clocks, tenants
-from tests.world import ACTOR, JUNE, at, make_world
+from tests.services.test_grant_schedules import schedule
+from tests.world import ACTOR, JUNE, at, charge, make_meter, make_world, publish
 
 pytestmark = pytest.mark.django_db
 
@@ -132,6 +138,28 @@ def test_what_falls_due_next_is_told_the_earliest_first(ann):
         f"00:00 Usage of {tenant} that came late is looked for period 1, 1 Jun 2026 – 1 Jul 2026",
     ]
     assert f'href="{change(july)}"' in section(shown, "What falls due next")
+
+
+def test_holds_credit_and_thresholds_are_told_too(ann):
+    make_meter()
+    world = make_world(version=publish(charges=[charge(thresholds=[{"percent": 80}])]))
+    tenant = world.tenant.code
+    world.use(1)
+    schedule(world, 100, interval=Interval.WEEK)
+    perform([Authorize(tenant, "tokens", Decimal(70), "call", {}, 300, JUNE)])
+    future = lines(page(ann, world.clock), "What falls due next")
+    assert f"00:05 A hold of {tenant} expires tokens, call" in future
+    assert f"00:00 {tenant} gets its recurring credit tokens" in future
+    assert f"00:00 The thresholds of {tenant} are checked threshold watch" in future
+
+    advance(clock_id=world.clock.pk, to=at("2026-07-01 00:00"), actor=ACTOR)
+    shown = page(ann, world.clock)
+    past = lines(shown, "What was run")
+    assert f"00:05 A hold of {tenant} expired tokens, call" in past
+    assert f"00:00 {tenant} got its recurring credit tokens" in past
+    assert f"00:00 The thresholds of {tenant} were checked threshold watch" in past
+    for row in (Authorization.objects.get(), GrantSchedule.objects.get(), ThresholdWatch.objects.get()):
+        assert f'href="{change(row)}"' in section(shown, "What was run")
 
 
 def test_a_long_future_is_cut_and_says_so(ann, monkeypatch):
