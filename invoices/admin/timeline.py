@@ -116,7 +116,7 @@ class _Teller:
     def happened(self, entry: ClockEntry) -> Happening:
         words = _words(entry.what)
         row = self._rows[entry.row_type, entry.row_id]
-        made = [one for one in self._invoices.get(row.pk, []) if one.reason in words.invoices] if words.invoices else []
+        made = [one for one in self._invoices.get(row.pk, []) if one.reason in words.invoices]
         about = [self._link(row, _name(row)), *(self._link(one, f"invoice {one.printed_number}") for one in made)]
         return Happening(entry.at.astimezone(UTC), self._told(words.done, row.tenant), about, entry.what == PARKED)
 
