@@ -1,4 +1,4 @@
-"""Rows of what is owed: invoices, their lines and what each line was made of, numbers, and the tenant's credit."""
+"""Rows of what is owed: invoices, their lines and what each line was made of, numbers, the tenant's credit; and journals of what was run."""
 
 from django.db import models
 from django.db.models import F, Q
@@ -6,7 +6,16 @@ from django.db.models.functions import Now
 
 from billing_site.database import UnboundedDecimalField, uuid7
 from metering.models import OverageCharge
-from subscriptions.models import BillingPeriod, Charge, FeeItem, Subscription, Tenant, TierChange, TierVersion
+from subscriptions.models import (
+    BillingPeriod,
+    Charge,
+    FeeItem,
+    Subscription,
+    Tenant,
+    TestClock,
+    TierChange,
+    TierVersion,
+)
 from subscriptions.models.fields import MoneyField, one_of, representable
 
 
@@ -199,6 +208,34 @@ class AuditRun(models.Model):
     def __str__(self) -> str:
         rows = sum(self.broken.values())
         return f"{rows} rows break the books" if rows else "the books are right"
+
+
+class ClockEntry(models.Model):
+    """
+    Something due that was run in a test clock's time, written in the transaction that did it. Append-only.
+
+    Of one clock, what was run first has the lower id. Wall time keeps no such journal.
+    """
+
+    clock = models.ForeignKey(TestClock, on_delete=models.PROTECT, db_index=False, related_name="entries")
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, db_index=False, related_name="+")
+    # Tenant time: where the clock stood.
+    at = models.DateTimeField()
+    # A kind of due work or "parked", and the name of the row that owed it: as the advance has answered.
+    what = models.CharField(max_length=50)
+    object = models.TextField()
+    # That row: its model ("subscriptions.billingperiod") and its id, a number or a UUID.
+    row_type = models.CharField(max_length=100)
+    row_id = models.CharField(max_length=36)
+    # By the database's clock.
+    recorded_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        verbose_name_plural = "clock entries"
+        indexes = [models.Index(fields=["clock", "id"], name="clock_entry_by_clock")]
+
+    def __str__(self) -> str:
+        return f"{self.what} of {self.object}"
 
 
 class TenantCreditEntry(models.Model):

@@ -102,6 +102,10 @@ class ClockDocument(serializers.Serializer[Any]):
     id = serializers.CharField()
     now = TimestampField()
     status = serializers.ChoiceField(TestClock.Status.choices)
+    advancing_to = TimestampField(
+        allow_null=True,
+        help_text="The goal of an advance that is running, or was cut off and waits to be asked for again.",
+    )
 
 
 def invoice_document(invoice: Invoice) -> dict[str, Any]:
@@ -163,7 +167,12 @@ def subscription_document(subscription: Subscription, *, now: datetime) -> dict[
 
 def clock_document(clock: TestClock) -> dict[str, Any]:
     """Return a test clock."""
-    return {"id": clock.code, "now": timestamp(clock.now), "status": clock.status}
+    return {
+        "id": clock.code,
+        "now": timestamp(clock.now),
+        "status": clock.status,
+        "advancing_to": _instant(clock.advancing_to),
+    }
 
 
 def _status(subscription: Subscription, now: datetime) -> str:

@@ -6,7 +6,8 @@ from datetime import datetime
 
 from django.db import connection
 
-from invoices.services.due import JournalEntry, run_due
+from invoices.services.due import run_due
+from invoices.services.journal import JournalEntry
 from subscriptions.services import clocks
 from subscriptions.services.clocks import ClockAdvancing
 
@@ -16,7 +17,7 @@ ADVANCES = 1_952_671_084
 
 def advance(*, clock_id: int, to: datetime, actor: str) -> list[JournalEntry]:
     """
-    Move a test clock forward to `to`, and return the journal of what was run, in order.
+    Move a test clock forward to `to`, and return the journal of what was run, in order; it is kept as the clock's entries, too.
 
     Events of its tenants are rejected meanwhile. An advance that was cut off is resumed by asking for the same goal again; what it had
     run is not run twice. Raises ClockNotFound (404), ClockAdvancing (409) while another advance is at it or for another goal than that

@@ -24,6 +24,7 @@ from billing_site.database import among, claim, run_with_retries
 from invoices.services.changing import carry_out
 from invoices.services.closing import bill_late_usage, book_balance, close_periods
 from invoices.services.invoicing import lock_subscriptions
+from invoices.services.journal import JournalEntry, enter
 from invoices.services.opening import open_due
 from metering.models import Authorization, GrantSchedule, MeterBalance, ThresholdWatch
 from metering.services import watching
@@ -59,15 +60,6 @@ class WorkerDied(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class JournalEntry:
-    """That something due was run: when in the tenant's time, what, and on which row. `parked` where its tries were used up."""
-
-    at: datetime
-    what: str
-    object: str
-
-
-@dataclass(frozen=True, slots=True)
 class DueWork:
     """
     One kind of due work: the rows that can owe it, how some of them are done, and how a row is named in the journal.
@@ -80,6 +72,16 @@ class DueWork:
     run: Callable[[Sequence[Any], datetime], object]
     name: Callable[[Any], str]
     chunk: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class UpcomingItem:
+    """That something will fall due: when in the tenant's time, what, and the row that owes it, by its model and its id."""
+
+    at: datetime
+    what: str
+    row_type: str
+    row_id: str
 
 
 def _open(subscription_ids: Sequence[int], now: datetime) -> None:
@@ -201,7 +203,7 @@ def run_due(*, until: datetime, clock: TestClock | None = None, seconds_max: flo
             # There is more of it than this worker can do at once: one that is idle may share it.
             doorbell.ring("invoices.run_due")
             has_called_help = True
-        journal += _run(kind, rows, until)
+        journal += _run(kind, rows, until, clock)
     return journal
 
 
@@ -218,6 +220,18 @@ def sweep(*, now: datetime, seconds_max: float) -> list[JournalEntry]:
     return journal
 
 
+def upcoming(*, clock: TestClock, limit: int) -> list[UpcomingItem]:
+    """
+    Return what of the clock's tenants falls due next, the earliest first, at most `limit` of it, in one statement.
+
+    What is parked is not in it: it waits for a person. Running these may make others due before or after them.
+    """
+    return [
+        UpcomingItem(due_at, kind.what, kind.rows().model._meta.label_lower, str(pk))
+        for kind, pk, due_at in _earliest(Q(due_at__isnull=False), clock, limit=limit)
+    ]
+
+
 def release_parked(row: Due) -> None:
     """Give a parked row all of its tries again. The caller records who asked for it."""
     type(row)._base_manager.filter(pk=row.pk).update(parked_at=None, parked_reason="", attempts=0, leased_until=None)
@@ -226,26 +240,30 @@ def release_parked(row: Due) -> None:
 def _next_due(until: datetime, clock: TestClock | None) -> tuple[DueWork, Any, datetime] | None:
     """Return the longest due item that nobody holds; an advancing clock waits for whoever holds its items."""
     free = Q() if _is_advancing(clock) else Q(leased_until__isnull=True) | Q(leased_until__lte=Now())
+    return next(iter(_earliest(free & Q(due_at__lte=until), clock, limit=1)), None)
+
+
+def _earliest(condition: Q, clock: TestClock | None, *, limit: int) -> list[tuple[DueWork, Any, datetime]]:
+    """Return the items that fulfil the condition and are not parked, in the order in which they are run."""
     # The first of each kind, in one statement; some are named by numbers, some by UUIDs.
     firsts = [
         kind.rows()
-        .filter(free, NOT_PARKED, tenant__test_clock=clock, due_at__lte=until)
+        .filter(condition, NOT_PARKED, tenant__test_clock=clock)
         .order_by("due_at", "pk")
-        .values_list("due_at", Value(rank), Cast("pk", TextField()))[:1]
+        .values_list("due_at", Value(rank), Cast("pk", TextField()))[:limit]
         for rank, kind in enumerate(KINDS)
     ]
-    candidates = list(firsts[0].union(*firsts[1:], all=True))
-    if not candidates:
-        return None
-    due_at, rank, pk = min(candidates)
-    return KINDS[rank], pk, due_at
+    candidates = firsts[0].union(*firsts[1:], all=True)
+    # As texts, the shorter of two numbers is the lower.
+    in_order = sorted(candidates, key=lambda found: (found[0], found[1], len(found[2]), found[2]))
+    return [(KINDS[rank], pk, due_at) for due_at, rank, pk in in_order[:limit]]
 
 
 def _advance_to(kind: DueWork, pk: Any, due_at: datetime, clock: TestClock) -> list[JournalEntry]:
     row = _take(kind, pk, due_at)
     if row is None:
         return []  # a worker that was at it has done it
-    return _run_one(kind, row, clocks.move(clock_id=clock.pk, now=due_at).now, waits=False)
+    return _run_one(kind, row, clocks.move(clock_id=clock.pk, now=due_at).now, clock, waits=False)
 
 
 def _claim(kind: DueWork, pk: Any, now: datetime, clock: TestClock | None) -> list[Any]:
@@ -261,29 +279,26 @@ def _claim(kind: DueWork, pk: Any, now: datetime, clock: TestClock | None) -> li
     return claim(rows, lease_seconds=LEASE.total_seconds(), limit=kind.chunk, now=now)
 
 
-def _run(kind: DueWork, rows: Sequence[Any], now: datetime) -> list[JournalEntry]:
+def _run(kind: DueWork, rows: Sequence[Any], now: datetime, clock: TestClock | None) -> list[JournalEntry]:
     """Run claimed rows as one, or, where that fails, one by one."""
     if len(rows) > 1:
         try:
-            run_with_retries(lambda: _run_and_settle(kind, rows, now))
+            return run_with_retries(lambda: _run_and_settle(kind, rows, now, clock))
         except Exception:
             logger.warning("%s of %d rows failed; each is tried alone", kind.what, len(rows), exc_info=True)
-        else:
-            return [JournalEntry(now, kind.what, kind.name(row)) for row in rows]
-    return [entry for row in rows for entry in _run_one(kind, row, now, waits=True)]
+    return [entry for row in rows for entry in _run_one(kind, row, now, clock, waits=True)]
 
 
-def _run_one(kind: DueWork, row: Any, now: datetime, *, waits: bool) -> list[JournalEntry]:
+def _run_one(kind: DueWork, row: Any, now: datetime, clock: TestClock | None, *, waits: bool) -> list[JournalEntry]:
     try:
         if row.attempts > TRIES_MAX:
             raise WorkerDied(f"{TRIES_MAX} tries were begun, and none of them ended.")
-        run_with_retries(lambda: _run_and_settle(kind, [row], now))
+        return run_with_retries(lambda: _run_and_settle(kind, [row], now, clock))
     except Exception as error:
         logger.exception("%s of %s failed, try %d", kind.what, kind.name(row), row.attempts)
-        if _note_failure(row, error, waits=waits):
-            return [JournalEntry(now, PARKED, kind.name(row))]
-        return []
-    return [JournalEntry(now, kind.what, kind.name(row))]
+        with transaction.atomic():
+            parked = [row] if _note_failure(row, error, waits=waits) else []
+            return _enter(kind, PARKED, parked, now, clock)
 
 
 def _take(kind: DueWork, pk: Any, due_at: datetime) -> Any:
@@ -299,8 +314,8 @@ def _take(kind: DueWork, pk: Any, due_at: datetime) -> Any:
     return taken.first() if updated else None
 
 
-def _run_and_settle(kind: DueWork, rows: Sequence[Any], now: datetime) -> None:
-    """Do the work, and in the same transaction clear what was counted against the rows."""
+def _run_and_settle(kind: DueWork, rows: Sequence[Any], now: datetime, clock: TestClock | None) -> list[JournalEntry]:
+    """Do the work, and in the same transaction clear what was counted against the rows; return the journal of it."""
     with transaction.atomic():
         ids = [row.pk for row in rows]
         kind.run(ids, now)
@@ -312,6 +327,11 @@ def _run_and_settle(kind: DueWork, rows: Sequence[Any], now: datetime) -> None:
             among("pk", ids), Q(attempts__gt=0) | Q(leased_until__isnull=False)
         )
         counted.update(attempts=0, leased_until=None)
+        return _enter(kind, kind.what, rows, now, clock)
+
+
+def _enter(kind: DueWork, what: str, rows: Sequence[Any], now: datetime, clock: TestClock | None) -> list[JournalEntry]:
+    return enter(at=now, what=what, rows=rows, names=[kind.name(row) for row in rows], clock=clock)
 
 
 def _note_failure(row: Any, error: Exception, *, waits: bool) -> bool:

@@ -321,7 +321,7 @@ def test_a_clock_is_made_and_advanced_and_runs_what_is_due(ann):
     use(world)
     shown = confirm(ann, "subscriptions", "testclock", "advance", world.clock.pk, to="2026-07-02T00:00:00")
 
-    assert "1 × close_period" in shown
+    assert "1 × period closed" in shown
     world.clock.refresh_from_db()
     assert world.clock.now == JUNE + timedelta(days=31)
     assert audited("advance", "subscriptions.testclock").object_id == world.clock.code

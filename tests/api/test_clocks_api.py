@@ -21,7 +21,8 @@ def advance(api, clock, to):
 
 def test_a_clock_is_made_once_and_shown(api):
     made = api.post("/test-clocks", {"id": "june", "now": "2026-06-01T02:00:00+02:00"})
-    assert (made.status_code, made.json()) == (201, {"id": "june", "now": "2026-06-01T00:00:00Z", "status": "ready"})
+    clock = {"id": "june", "now": "2026-06-01T00:00:00Z", "status": "ready", "advancing_to": None}
+    assert (made.status_code, made.json()) == (201, clock)
     assert api.get("/test-clocks/june").json() == made.json()
     assert api.get("/test-clocks").json()["results"] == [made.json()]
     again = api.post("/test-clocks", {"id": "june", "now": "2026-06-01T00:00:00Z"})
@@ -65,9 +66,12 @@ def test_an_advance_that_was_cut_off_waits_for_the_same_goal(api):
     clocks.begin_advance(clock_id=world.clock.pk, to=at("2026-07-02 00:00"))
     other = advance(api, world.clock.code, "2026-08-02T00:00:00Z")
     assert (other.status_code, other.json()["code"], other.headers["Retry-After"]) == (409, "clock_advancing", "1")
+    shown = api.get(f"/test-clocks/{world.clock.code}").json()
+    assert (shown["status"], shown["advancing_to"]) == ("advancing", "2026-07-02T00:00:00Z")
     resumed = advance(api, world.clock.code, "2026-07-02T00:00:00Z")
     assert (resumed.status_code, resumed.json()["now"]) == (200, "2026-07-02T00:00:00Z")
-    assert api.get(f"/test-clocks/{world.clock.code}").json()["status"] == "ready"
+    shown = api.get(f"/test-clocks/{world.clock.code}").json()
+    assert (shown["status"], shown["advancing_to"]) == ("ready", None)
 
 
 def test_an_unknown_clock_is_not_found(api):

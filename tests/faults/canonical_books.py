@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db.models import Count, Min, Model, QuerySet, Sum
 
-from invoices.models import Invoice, InvoiceLine, TenantCreditEntry
+from invoices.models import ClockEntry, Invoice, InvoiceLine, TenantCreditEntry
 from metering.models import (
     Authorization,
     CreditGrant,
@@ -32,7 +32,7 @@ _OF_BALANCE = tuple(f"balance__{name}" for name in _BALANCE)
 
 def canonical_books(*tenants: Tenant) -> Books:
     """
-    Return what is stored of the tenants: usage, ledger, charges, invoices, and what is due when.
+    Return what is stored of the tenants: usage, ledger, charges, invoices, what is due when, and the journal of their clocks.
 
     Tenants go by their place among the arguments, and invoices' numbers count from the first of these tenants; there are no row ids
     and no wall times. Ledger entries are summed, because how usage falls into postings is no business of the books.
@@ -64,6 +64,7 @@ def _tables(tenant: Tenant, first_number: int) -> dict[str, Sequence[tuple[Any, 
             *("key", "quantity", "overage_quantity", "amount_precise", "decision", "status", "freed_by"),
             *("settled_quantity", "authorized_at", "expires_at", "due_at"),
         ),
+        "journal": _rows(ClockEntry.objects.filter(**own), "at", "what"),
         "windows": _rows(WindowBucket.objects.filter(**own), "pool", "window_seconds", "bucket_at", "quantity"),
         "ledger": list(
             LedgerEntry.objects.filter(**own)

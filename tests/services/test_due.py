@@ -4,12 +4,14 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from django.db import connection
+from django.db import IntegrityError, connection, transaction
 
-from invoices.models import Invoice
+from invoices.models import ClockEntry, Invoice
 from invoices.services import advancing, due
+from invoices.services import journal as journals
 from invoices.services.advancing import advance
-from invoices.services.due import TRIES_MAX, JournalEntry, release_parked, run_due, sweep
+from invoices.services.due import TRIES_MAX, release_parked, run_due, sweep
+from invoices.services.journal import JournalEntry
 from invoices.services.subscribing import start_subscription
 from metering.models import MeterBalance, OverageCharge
 from subscriptions.models import BillingPeriod, Subscription, TestClock
@@ -34,6 +36,11 @@ def invoices(tenant):
 
 def first_period(world):
     return world.subscription.periods.get(sequence=1)
+
+
+def kept(clock):
+    """Return the clock's entries as an advance answers with them."""
+    return [JournalEntry(one.at, one.what, one.object) for one in ClockEntry.objects.filter(clock=clock).order_by("pk")]
 
 
 def real_tenant(*, starts_at):
@@ -134,6 +141,70 @@ class TestOnAClock:
         assert world.now == at("2026-08-02 00:00")
         assert world.clock.status == TestClock.Status.READY
 
+    def test_the_journal_is_kept_with_whose_it_was_and_which_row(self):
+        world = make_world(now=at("2026-06-20 00:00"))
+        world.use(12_345, time=at("2026-06-05 00:00"))
+        journal = advance(clock_id=world.clock.pk, to=at("2026-07-01 01:00"), actor=ACTOR)
+        assert kept(world.clock) == journal != []
+        balance = world.balance(period__sequence=1)
+        entries = ClockEntry.objects.order_by("pk").values_list("tenant_id", "row_type", "row_id")
+        assert list(entries) == [
+            (world.tenant.pk, "metering.meterbalance", str(balance.pk)),
+            (world.tenant.pk, "subscriptions.subscription", str(world.subscription.pk)),
+            (world.tenant.pk, "subscriptions.billingperiod", str(balance.period_id)),
+        ]
+        with pytest.raises(IntegrityError, match="never changed or deleted"), transaction.atomic():
+            ClockEntry.objects.update(what="nothing")
+
+    @pytest.mark.parametrize("after_the_work", [False, True])
+    def test_an_advance_that_died_has_kept_what_it_did_and_its_resumption_keeps_the_rest(
+        self, monkeypatch, after_the_work
+    ):
+        world = make_world()
+        entered = []
+
+        class Killed(BaseException):
+            """The process ended here."""
+
+        def dies(**terms):
+            if terms["what"] == "close_period" and not after_the_work:
+                raise Killed
+            entered.append(terms["what"])
+            return journals.enter(**terms)
+
+        def settles_and_dies(*terms):
+            [entry] = run_and_settle(*terms)
+            if entry.what == "close_period" and after_the_work:
+                raise Killed
+            return [entry]
+
+        run_and_settle = due._run_and_settle
+        with monkeypatch.context() as patch:
+            patch.setattr(due, "enter", dies)
+            patch.setattr(due, "_run_and_settle", settles_and_dies)
+            with pytest.raises(Killed):
+                advance(clock_id=world.clock.pk, to=at("2026-08-02 00:00"), actor=ACTOR)
+        before = kept(world.clock)
+        assert [entry.what for entry in before] == entered == ["open_period", "close_period"][: 1 + after_the_work]
+        resumed = advance(clock_id=world.clock.pk, to=at("2026-08-02 00:00"), actor=ACTOR)
+        assert kept(world.clock) == before + resumed
+        assert [entry.what for entry in kept(world.clock)] == ["open_period", "close_period"] * 2
+        assert len(set(kept(world.clock))) == 4
+
+    def test_what_falls_due_next_is_known_in_the_order_in_which_it_is_run(self):
+        world = make_world(version=publish("prompt", grace_hours=0), now=at("2026-06-20 00:00"))
+        world.use(12_345, time=at("2026-06-05 00:00"))
+        make_world()
+        found = due.upcoming(clock=world.clock, limit=50)
+        assert [(item.at, item.what) for item in found] == [
+            (world.balance().due_at, "book_overage"),
+            (at("2026-07-01 00:00"), "open_period"),
+            (at("2026-07-01 00:00"), "close_period"),
+        ]
+        assert found[2].row_type == "subscriptions.billingperiod"
+        assert found[2].row_id == str(first_period(world).pk)
+        assert due.upcoming(clock=world.clock, limit=1) == found[:1]
+
     def test_of_two_advances_at_once_one_is_told_to_wait(self):
         world = make_world()
         to = at("2026-12-02 00:00")
@@ -176,12 +247,15 @@ class TestTheSweep:
         assert invoices(tenant) == [("opening", 99), ("period", 99)]
         assert (world.now, invoices(world.tenant)) == (JUNE, [("opening", 99)])
         assert sweep(now=wall_now(), seconds_max=30) == []
+        assert not ClockEntry.objects.exists()
 
     def test_usage_that_came_while_a_clock_stood_still_is_booked_by_its_time(self):
         world = make_world(now=at("2026-06-20 00:00"))
         world.use(12_345, time=at("2026-06-05 00:00"))
         assert [entry.what for entry in sweep(now=wall_now(), seconds_max=30)] == ["book_overage"]
         assert OverageCharge.objects.get().booked_at == at("2026-06-20 00:00")
+        booked = JournalEntry(at("2026-06-20 00:00"), "book_overage", f"balance {world.tenant.code}/tokens")
+        assert kept(world.clock) == [booked]
 
     def test_a_clock_that_is_advancing_is_left_to_its_advance(self):
         world = make_world(now=at("2026-06-20 00:00"))
@@ -211,6 +285,7 @@ class TestFailures:
         assert (period.attempts, period.parked_reason) == (TRIES_MAX, "RuntimeError: no ink")
         assert period.parked_at is not None
         assert JournalEntry(at("2026-07-01 01:00"), "parked", f"period {period.public_id}") in journal
+        assert kept(poisoned.clock) == journal
         assert poisoned.subscription.periods.get(sequence=2).closed_at == at("2026-08-01 01:00")
 
         advance(clock_id=healthy.clock.pk, to=at("2026-07-02 00:00"), actor=ACTOR)
