@@ -27,10 +27,9 @@ def next_periods(*, subscriptions: Sequence[Subscription], now: datetime) -> lis
     Write, for each subscription whose time has come, the period that follows its newest one, and the fee that falls due with it.
 
     A subscription that has ended or is paused has none; where a trial ends it goes on, pauses or ends, as its version says (what a change of
-    tier has ended, goes on). A period that does
-    not start on a boundary, and one that the subscription's end cuts, is a stub: its fee is the share of local days. After a change of the
-    tenant's zone the anchor is read in the new one, and no period is shorter than half an interval for it. The number of statements does
-    not grow with that of the subscriptions, but for those that change.
+    tier has ended, goes on). A period that does not start on a boundary, and one that the subscription's end cuts, is a stub: its fee is
+    the share of local days. After a change of the tenant's zone the anchor is read in the new one, and no period is shorter than half an
+    interval for it. The number of statements does not grow with that of the subscriptions, but for those that change.
     """
     newest = newest_periods(subscription.pk for subscription in subscriptions)
     waiting = _scheduled(subscriptions)
