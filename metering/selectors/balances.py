@@ -193,8 +193,13 @@ def balance_views(standings: Sequence[Standing]) -> list[BalanceView]:
 
 
 def _pool(standing: Standing) -> Pool:
-    first = next(iter(standing.versions.values()))
-    return pools_of_version(first)[standing.row.meter_id].by_key[standing.row.pool]
+    """Return the pool by the newest terms that have it: those in force, but for one that a change of tier has left behind."""
+    row = standing.row
+    for terms_id in reversed([*standing.versions.values()]):
+        pools = pools_of_version(terms_id).get(row.meter_id)
+        if pools and row.pool in pools.by_key:
+            return pools.by_key[row.pool]
+    raise LookupError(f"No terms of its period have the pool of balance {row.pk}.")
 
 
 def overage_amounts(standings: Sequence[Standing]) -> dict[int, Decimal]:
@@ -203,10 +208,11 @@ def overage_amounts(standings: Sequence[Standing]) -> dict[int, Decimal]:
     closer: list[Standing] = []
     for standing in standings:
         row, pool = standing.row, _pool(standing)
-        if pool.unit_amount is not None and len(standing.versions) == 1:
+        has_changed = len(standing.versions) > 1
+        if pool.unit_amount is not None and not has_changed:
             with exact():
                 amounts[row.pk] = (row.used - row.covered) * pool.unit_amount
-        elif row.used != row.covered or not costs_nothing_unused(pool):
+        elif row.used != row.covered or has_changed or not costs_nothing_unused(pool):
             closer.append(standing)
     if closer:
         versions_of = {standing.row.period_id: standing.versions for standing in closer}

@@ -109,11 +109,11 @@ def test_ended_now_the_first_month_begins(api):
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
-        ({}, 422, "invalid"),
-        ({"ends_at": "soon"}, 422, "invalid"),
+        ({}, 422, "validation"),
+        ({"ends_at": "soon"}, 422, "validation"),
         ({"ends_at": "2026-05-01T00:00:00Z"}, 422, "ends_in_the_past"),
         ({"ends_at": "2030-05-01T00:00:00Z"}, 422, "trial_too_long"),
-        ({"ends_at": "now", "when": "now"}, 422, "invalid"),
+        ({"ends_at": "now", "when": "now"}, 422, "unknown_field"),
     ],
 )
 def test_what_is_wrong_moves_nothing(api, body, status, code):
