@@ -109,9 +109,11 @@ def make_world(
     now: datetime | None = None,
     meter: bool = True,
     thresholds: Iterable[Mapping[str, Any]] = (),
+    anchor_at: datetime | None = None,
+    trial_days: int | None = None,
     **tenant_terms: Any,
 ) -> World:
-    """Make a tenant on a test clock of its own, with these thresholds of its own, and subscribe it."""
+    """Make a tenant on a test clock of its own, with these thresholds of its own, and subscribe it; to a trial where the version has one."""
     number = next(_numbers)
     if meter and not Meter.objects.filter(code="tokens").exists():
         make_meter()
@@ -125,7 +127,8 @@ def make_world(
         tenant=tenant,
         version=version or publish(f"growth-{number}"),
         starts_at=starts_at,
-        anchor_at=starts_at,
+        anchor_at=anchor_at,
+        trial_days=trial_days,
         now=clock.now,
         actor=ACTOR,
     )

@@ -22,11 +22,12 @@ from billing_site.staff import (
     shown,
     unbroken,
 )
-from invoices.services import due, invoicing, subscribing
+from invoices.services import due, invoicing, subscribing, trials
 from metering.models import GrantSchedule, MeterBalance, ThresholdWatch
 from subscriptions.models import BillingPeriod, Subscription, TierVersion
 from subscriptions.selectors.clock import now_for
 from subscriptions.services import audit
+from subscriptions.services.version_documents import TRIAL_DAYS_MAX
 
 
 class Cancelling(forms.Form):
@@ -40,6 +41,13 @@ class Cancelling(forms.Form):
         label="Give back",
         help_text="As tenant credit, which later invoices use. At the end of the period nothing of the fee is unused.",
     )
+    reason = forms.CharField(max_length=1000, required=False, widget=forms.Textarea(attrs={"rows": 2}))
+
+
+class MovingTrial(forms.Form):
+    """Asks where a trial ends."""
+
+    ends_at = Moment(required=False, help_text="In UTC. Empty: now, in the tenant's time; what follows begins at once.")
     reason = forms.CharField(max_length=1000, required=False, widget=forms.Textarea(attrs={"rows": 2}))
 
 
@@ -80,6 +88,12 @@ def _period_name(period: BillingPeriod) -> str:
     return f"{period.tenant} #{period.sequence}"
 
 
+def is_in_trial(subscription: Subscription) -> bool:
+    """Whether there is an end of a trial that could be moved."""
+    ends_at = subscription.trial_ends_at
+    return ends_at is not None and subscription.ends_at is None and now_for(subscription.tenant) < ends_at
+
+
 class StartForm(ServiceForm):
     """Who starts on which version, and when."""
 
@@ -88,7 +102,14 @@ class StartForm(ServiceForm):
     )
     starts_at = Moment(required=False, help_text="In UTC. Empty: now, in the tenant's time.")
     anchor_at = Moment(
-        required=False, help_text="In UTC. The moment from which periods are counted. Empty: when it starts."
+        required=False,
+        help_text="In UTC. The moment from which periods are counted. Empty: when it starts, or where its trial ends.",
+    )
+    trial_days = forms.IntegerField(
+        min_value=0,
+        max_value=TRIAL_DAYS_MAX,
+        required=False,
+        help_text="0 for none. Empty: as many as the version has, if the tenant has had no trial of the tier.",
     )
 
 
@@ -111,8 +132,12 @@ class SubscriptionAdmin(ServiceAdmin):
     search_fields = ["tenant__code__exact", "public_id__exact"]
     search_help_text = "A tenant's or a subscription's id, written out in full."
     raw_id_fields = ["tenant"]
-    actions = ["cancel", "draft_unbilled", release_parked]
-    row_conditions = {"cancel": lambda subscription: subscription.ends_at is None, "release_parked": is_parked}
+    actions = ["cancel", "move_trial_end", "draft_unbilled", release_parked]
+    row_conditions = {
+        "cancel": lambda subscription: subscription.ends_at is None,
+        "move_trial_end": is_in_trial,
+        "release_parked": is_parked,
+    }
 
     def name_of(self, row: Subscription) -> str:
         """Name the tenant and what it is on."""
@@ -121,13 +146,14 @@ class SubscriptionAdmin(ServiceAdmin):
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         """Ask for what starts a subscription; show what has become of it."""
         if obj is None:
-            return ["tenant", "version", "starts_at", "anchor_at"]
+            return ["tenant", "version", "starts_at", "anchor_at", "trial_days"]
         anchor = ["anchor_date", "anchor_time", "anchor_zone"]
         return [
             "public_id",
             "tenant",
             "version",
             "starts_at",
+            "trial_ends_at",
             "ends_at",
             *anchor,
             "due_at",
@@ -152,7 +178,8 @@ class SubscriptionAdmin(ServiceAdmin):
             tenant=given["tenant"],
             version=given["version"],
             starts_at=starts_at,
-            anchor_at=given["anchor_at"] or starts_at,
+            anchor_at=given["anchor_at"],
+            trial_days=given["trial_days"],
             now=now,
             actor=actor_of(request),
         )
@@ -171,6 +198,21 @@ class SubscriptionAdmin(ServiceAdmin):
                 subscription_id=row.pk, now=now_for(row.tenant), actor=actor, **answers
             ),
             done="Cancelled",
+        )
+        return None
+
+    @admin.action(description="Move the trial's end", permissions=["operate"])
+    def move_trial_end(self, request: HttpRequest, queryset: QuerySet[Any]) -> TemplateResponse | None:
+        """Extend trials, or end them early."""
+        answers = self.ask(request, queryset, MovingTrial, title="Move the trial's end")
+        if isinstance(answers, TemplateResponse):
+            return answers
+        actor = actor_of(request)
+        self.run_each(
+            request,
+            queryset.select_related("tenant"),
+            lambda row: trials.move_trial_end(subscription_id=row.pk, now=now_for(row.tenant), actor=actor, **answers),
+            done="Moved",
         )
         return None
 

@@ -24,6 +24,7 @@ from subscriptions.models import BillingPeriod, Subscription, Tenant, TierVersio
 from subscriptions.selectors.catalog import get_tier, get_version, live_version
 from subscriptions.selectors.clock import now_for, wall_now
 from subscriptions.selectors.tenants import TenantNotFound, get_tenant
+from subscriptions.services.version_documents import TRIAL_DAYS_MAX
 
 
 class SubscriptionNotFound(DomainError):
@@ -43,9 +44,13 @@ class StartInput(StrictSerializer):
         min_value=1, max_value=2**31 - 1, required=False, allow_null=True, help_text="The live one if absent."
     )
     starts_at = TimestampField(required=False, help_text="The tenant's now if absent.")
-    anchor_at = TimestampField(required=False, help_text="The start if absent.")
+    anchor_at = TimestampField(required=False, help_text="If absent, the start, or the trial's end.")
     trial_days = serializers.IntegerField(
-        min_value=0, max_value=0, required=False, allow_null=True, help_text="Only 0: there are no trials yet."
+        min_value=0,
+        max_value=TRIAL_DAYS_MAX,
+        required=False,
+        allow_null=True,
+        help_text="Local days; 0 for no trial. The version's if absent, once per tenant and tier.",
     )
 
 
@@ -76,7 +81,7 @@ class Subscriptions(APIView):
         found = _subscriptions()
         if values["tenant"]:
             found = found.filter(tenant=get_tenant(values["tenant"]))
-        return page(request, found, ordering=("-id",), serialize=_shown)
+        return page(request, found, ordering=("-id",), serialize=shown)
 
     @extend_schema(
         operation_id="start_subscription",
@@ -86,7 +91,7 @@ class Subscriptions(APIView):
         responses={201: SubscriptionDocument},
     )
     def post(self, request: Request) -> Response:
-        """From `starts_at` on its first period is open and, where the fee is in advance, its opening invoice final."""
+        """From `starts_at` on its first period is open and, where the fee is in advance, its opening invoice final; a trial has none."""
         NO_PARAMETERS.read(request)
         values = StartInput.checked(request.data)
 
@@ -98,11 +103,12 @@ class Subscriptions(APIView):
                 tenant=tenant,
                 version=find_version(values, at=starts_at),
                 starts_at=starts_at,
-                anchor_at=values.get("anchor_at") or starts_at,
+                anchor_at=values.get("anchor_at"),
+                trial_days=values.get("trial_days"),
                 now=now,
                 actor=actor_of(request),
             )
-            return 201, _shown(find_subscription(subscription.public_id))
+            return 201, shown(find_subscription(subscription.public_id))
 
         return answer_once(request, start)
 
@@ -116,7 +122,7 @@ class SubscriptionDetail(APIView):
     def get(self, request: Request, subscription: UUID) -> Response:
         """With its newest periods."""
         NO_PARAMETERS.read(request)
-        return Response(_shown(find_subscription(subscription)))
+        return Response(shown(find_subscription(subscription)))
 
 
 class Cancellation(APIView):
@@ -140,7 +146,7 @@ class Cancellation(APIView):
             row = find_subscription(subscription)
             now = now_for(row.tenant)
             subscribing.cancel_subscription(subscription_id=row.pk, now=now, actor=actor_of(request), **values)
-            return 200, _shown(find_subscription(subscription))
+            return 200, shown(find_subscription(subscription))
 
         return answer_once(request, cancel)
 
@@ -152,14 +158,15 @@ def _subscriptions() -> Any:
 
 
 def find_subscription(public_id: UUID) -> Subscription:
-    """Return a subscription as its answers show it. Raises SubscriptionNotFound (404)."""
+    """Return a subscription with all that `shown` reads. Raises SubscriptionNotFound (404)."""
     found = _subscriptions().filter(public_id=public_id).first()
     if found is None:
         raise SubscriptionNotFound(f"There is no subscription {public_id}.")
     return found
 
 
-def _shown(subscription: Subscription) -> dict[str, Any]:
+def shown(subscription: Subscription) -> dict[str, Any]:
+    """Return the document of a subscription."""
     return subscription_document(subscription, now=now_for(subscription.tenant))
 
 

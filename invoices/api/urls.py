@@ -16,6 +16,7 @@ from invoices.api.invoices import (
 )
 from invoices.api.quotes import Quotes
 from invoices.api.subscriptions import Cancellation, SubscriptionDetail, Subscriptions
+from invoices.api.trials import TrialEnd
 
 # Only what may be an id of the operator's reaches a view; anything else is no address.
 _CODE = r"[A-Za-z0-9._:@-]{1,100}"
@@ -38,6 +39,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
         ChangeStatement.as_view(),
         name="subscription-statement",
     ),
+    path("subscriptions/<uuid:subscription>/trial", TrialEnd.as_view(), name="subscription-trial"),
     path("quotes", Quotes.as_view(), name="quotes"),
     path("events/<uuid:event>", EventExplanation.as_view(), name="event"),
     path("test-clocks", TestClocks.as_view(), name="test-clocks"),

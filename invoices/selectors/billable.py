@@ -50,7 +50,7 @@ def billable_lines(*, until: Mapping[int, datetime | None], zones: Mapping[int, 
     """
     items, charges = unbilled_fee_items(until=until), unbilled_charges(subscription_ids=until)
     tiers = _tier_names({item.version_id for of_one in items.values() for item in of_one})
-    alike: dict[tuple[int, str, str], _UsageWords] = {}
+    alike: dict[tuple[int, str, str, int], _UsageWords] = {}
     found = {}
     for subscription_id in until:
         zone = zones[subscription_id]
@@ -59,7 +59,7 @@ def billable_lines(*, until: Mapping[int, datetime | None], zones: Mapping[int, 
             for item, given_back in _with_credits(items.get(subscription_id, []))
         ]
         for charge in charges.get(subscription_id, []):
-            key = (charge.charge.pk, charge.pool, charge.kind)
+            key = (charge.charge.pk, charge.pool, charge.kind, charge.terms_id)
             if key not in alike:
                 alike[key] = _usage_words(charge)
             if line := _line_of_charge(charge, alike[key], zone):
@@ -68,9 +68,9 @@ def billable_lines(*, until: Mapping[int, datetime | None], zones: Mapping[int, 
     return found
 
 
-def included_in_pool(pool: str, meter_id: int, version_id: int) -> Decimal | None:
-    """Return the allowance of a meter's pool in a version; None where the version has no such pool."""
-    pools = pools_of_version(version_id).get(meter_id)
+def included_in_pool(pool: str, meter_id: int, terms_id: int) -> Decimal | None:
+    """Return the allowance of a meter's pool on the terms of this id; None where they have no such pool."""
+    pools = pools_of_version(terms_id).get(meter_id)
     found = pools.by_key.get(pool) if pools else None
     return found.included if found else None
 
@@ -167,7 +167,7 @@ def _usage_words(unbilled: UnbilledCharge) -> _UsageWords:
     words = usage_words(
         meter=charge.meter.name,
         dimensions=sorted(charge.dimensions.items()),
-        included=included_in_pool(unbilled.pool, charge.meter.pk, charge.version_id),
+        included=included_in_pool(unbilled.pool, charge.meter.pk, unbilled.terms_id),
         minimum=kind is LineKind.MINIMUM,
     )
     return _UsageWords(words, _one_price(price_of_charge(charge)) if kind is LineKind.OVERAGE else None)

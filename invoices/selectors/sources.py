@@ -19,6 +19,7 @@ from invoices.models import Invoice, InvoiceLine, InvoiceLineSource
 from metering.models import OverageCharge
 from subscriptions.core.money import exact
 from subscriptions.models import Charge, FeeItem
+from subscriptions.selectors.agreement import terms_id_in
 
 _Row = TypeVar("_Row", bound=NamedTuple)
 _Key = tuple[int, int, str]
@@ -63,6 +64,7 @@ class BilledPeriod(NamedTuple):
     subscription_id: int
     starts_at: datetime
     ends_at: datetime
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,11 @@ class UnbilledCharge:
     booking_ids: Sequence[int]
     quantity: Decimal
     before: InvoicedBefore | None
+
+    @property
+    def terms_id(self) -> int:
+        """The id of the terms by which it was priced."""
+        return terms_id_in(self.period.kind, self.charge.version_id)
 
     @property
     def cumulative(self) -> Fraction:
@@ -135,7 +142,7 @@ def unbilled_charges(*, subscription_ids: Iterable[int]) -> dict[int, list[Unbil
             key[0],
             key[2],
             latest,
-            BilledPeriod(one.period__subscription_id, one.period__starts_at, one.period__ends_at),
+            BilledPeriod(one.period__subscription_id, one.period__starts_at, one.period__ends_at, one.period__kind),
             charges[key[1]],
             one.balance__pool,
             [booking.pk for booking in unheld],
@@ -177,6 +184,7 @@ class _UnbilledBooking(NamedTuple):
     period__subscription_id: int
     period__starts_at: datetime
     period__ends_at: datetime
+    period__kind: str
     balance__pool: str
     # Whether a line bills another booking of the same charge.
     is_billed_in_part: bool

@@ -19,7 +19,8 @@ from metering.models import MeterBalance
 from metering.selectors.terms import pools_of_version
 from subscriptions.core.changes import ChangeAllowance
 from subscriptions.core.money import exact, plain
-from subscriptions.models import FeeItem, Meter, ScheduledChange, Subscription, TierChange, TierVersion
+from subscriptions.models import BillingPeriod, FeeItem, Meter, ScheduledChange, Subscription, TierChange, TierVersion
+from subscriptions.selectors.agreement import terms_id_in
 from subscriptions.selectors.catalog import money_text, terms_of
 
 _ZERO = Decimal(0)
@@ -122,14 +123,13 @@ def _unbilled(item: FeeItem) -> UnbilledFee:
 
 
 def _of_boundary(change: TierChange) -> Iterable[dict[str, Any]]:
-    """Return what became of the allowances with a new period: those of one version, and then of the other."""
-    before, after = pools_of_version(change.from_version_id), pools_of_version(change.to_version_id)
+    """Return what became of the allowances with a new period: those of one version (in a trial, for trials), and then of the other."""
+    last = BillingPeriod.objects.get(subscription=change.subscription, sequence=change.period.sequence - 1)
+    before = pools_of_version(terms_id_in(last.kind, change.from_version_id))
+    after = pools_of_version(change.to_version_id)
     keys = {(meter, key) for pools in (before, after) for meter, of_meter in pools.items() for key in of_meter.by_key}
     meters = Meter.objects.in_bulk({meter for meter, _ in keys})
-    previous = MeterBalance.objects.filter(
-        period__subscription=change.subscription, period__sequence=change.period.sequence - 1
-    )
-    used = {(one.meter_id, one.pool): one.used for one in previous}
+    used = {(one.meter_id, one.pool): one.used for one in MeterBalance.objects.filter(period=last)}
     for meter, key in sorted(keys, key=lambda one: (meters[one[0]].code, one[1])):
         included = [
             of_meter.by_key[key].included if (of_meter := pools.get(meter)) and key in of_meter.by_key else _ZERO

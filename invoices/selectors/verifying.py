@@ -121,7 +121,7 @@ def _priced_again(balance: MeterBalance, last_entry_id: int) -> PricedPool:
     charges = [
         charge
         for span in version_spans(balance.period)
-        for charge in charges_of_pool(span.version_id, balance.meter_id, balance.pool)
+        for charge in charges_of_pool(span.terms_id, balance.meter_id, balance.pool)
     ]
     return price_pool(segments, charges)
 

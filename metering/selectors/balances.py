@@ -10,7 +10,7 @@ from metering.core.measuring import dimension_set
 from metering.core.pools import Pool, costs_nothing_unused
 from metering.core.windows import WindowUse
 from metering.selectors.overage import BalanceFigures, price_pools
-from metering.selectors.terms import pools_of_version
+from metering.selectors.terms import CHANGES_OF_PERIOD, TERMS_OF_PERIOD, pools_of_version
 from metering.selectors.windows import WindowUses
 from subscriptions.core.money import exact, precise
 
@@ -56,7 +56,7 @@ class Standing:
     tenant: str
     meter: str
     ends_at: datetime
-    # The versions of its period by the instants from which they are in force, in time order.
+    # The terms of its period by the instants from which they are in force, in time order.
     versions: Mapping[datetime, int]
     # Of the grants in force at the tenant's time; of those of the pool, what closed periods have left.
     granted: Decimal = _ZERO
@@ -95,10 +95,9 @@ class _Row:
     held_amount: Decimal
 
 
-_BALANCES = """
-SELECT t.code, t.id, n.now, t.spend_cap, p.id, p.version_id, p.starts_at, p.ends_at,
-       ARRAY(SELECT x.effective_at FROM subscriptions_tierchange x WHERE x.period_id = p.id ORDER BY x.effective_at),
-       ARRAY(SELECT x.to_version_id FROM subscriptions_tierchange x WHERE x.period_id = p.id ORDER BY x.effective_at),
+_BALANCES = f"""
+SELECT t.code, t.id, n.now, t.spend_cap, p.id, {TERMS_OF_PERIOD}, p.starts_at, p.ends_at,
+       {CHANGES_OF_PERIOD},
        m.code, g.quantity, g.remaining, LEAST(COALESCE(e.quantity, 0), g.shared), b.id, b.period_id, b.meter_id, b.pool, b.used, b.covered,
        b.held - COALESCE(o.quantity, 0), b.held_amount - COALESCE(o.amount, 0)
 FROM subscriptions_tenant t
@@ -141,12 +140,12 @@ def balances_of_tenants(codes: Iterable[str], *, wall: datetime) -> dict[str, Te
     found: dict[str, TenantBalances] = {}
     standings: list[Standing] = []
     for row in run(_BALANCES, [wall, sorted(set(codes))]):
-        code, tenant_id, now, cap, period_id, version_id, starts_at, ends_at, instants, versions, meter = row[:11]
+        code, tenant_id, now, cap, period_id, terms_id, starts_at, ends_at, instants, versions, meter = row[:11]
         granted, left, elsewhere = row[11:14]
         if code not in found:
             found[code] = TenantBalances(tenant_id, now, None if period_id is None else [], cap)
         if meter is not None:
-            in_force = dict([(starts_at, version_id), *zip(instants, versions, strict=True)])
+            in_force = dict([(starts_at, terms_id), *zip(instants, versions, strict=True)])
             standings.append(Standing(_Row(*row[14:]), code, meter, ends_at, in_force, granted, left, elsewhere))
     all_views = balance_views(standings)
     for view in all_views:
@@ -194,8 +193,13 @@ def balance_views(standings: Sequence[Standing]) -> list[BalanceView]:
 
 
 def _pool(standing: Standing) -> Pool:
-    first = next(iter(standing.versions.values()))
-    return pools_of_version(first)[standing.row.meter_id].by_key[standing.row.pool]
+    """Return the pool by the newest terms that have it: those in force, but for one that a change of tier has left behind."""
+    row = standing.row
+    for terms_id in reversed([*standing.versions.values()]):
+        pools = pools_of_version(terms_id).get(row.meter_id)
+        if pools and row.pool in pools.by_key:
+            return pools.by_key[row.pool]
+    raise LookupError(f"No terms of its period have the pool of balance {row.pk}.")
 
 
 def overage_amounts(standings: Sequence[Standing]) -> dict[int, Decimal]:
@@ -204,10 +208,11 @@ def overage_amounts(standings: Sequence[Standing]) -> dict[int, Decimal]:
     closer: list[Standing] = []
     for standing in standings:
         row, pool = standing.row, _pool(standing)
-        if pool.unit_amount is not None and len(standing.versions) == 1:
+        has_changed = len(standing.versions) > 1
+        if pool.unit_amount is not None and not has_changed:
             with exact():
                 amounts[row.pk] = (row.used - row.covered) * pool.unit_amount
-        elif row.used != row.covered or not costs_nothing_unused(pool):
+        elif row.used != row.covered or has_changed or not costs_nothing_unused(pool):
             closer.append(standing)
     if closer:
         versions_of = {standing.row.period_id: standing.versions for standing in closer}

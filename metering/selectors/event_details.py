@@ -25,6 +25,7 @@ from metering.selectors.segments import segment_of
 from metering.selectors.terms import pools_of_version
 from subscriptions.core.money import exact
 from subscriptions.models import Meter
+from subscriptions.selectors.agreement import version_of_terms
 
 RECORD = "record"
 
@@ -142,11 +143,11 @@ def _explained(event: UsageEvent, movements: Sequence[_Movement]) -> Iterator[Co
         balance = balances[movement.balance_id]
         # A meter that does not add up has one segment, which begins with the period.
         counts_at = event.occurred_at if balance.meter.is_additive else balance.period.starts_at
-        segment_at, version_id = segment_of(balance, counts_at)
+        segment_at, terms_id = segment_of(balance, counts_at)
         # Counting it has made its segment's total.
         segment = next(one for one in totals[balance.pk] if one.segment_at == segment_at)
         dimensions = dimension_set(movement.dimension_key)
-        pools = pools_of_version(version_id).get(balance.meter_id)
+        pools = pools_of_version(terms_id).get(balance.meter_id)
         charge = pools.charge_for(dimensions) if pools else None
         yield CountedAs(
             kind=movement.kind,
@@ -154,7 +155,7 @@ def _explained(event: UsageEvent, movements: Sequence[_Movement]) -> Iterator[Co
             dimensions=dimensions,
             quantity=movement.quantity,
             segment=segment,
-            version_id=version_id,
+            version_id=version_of_terms(terms_id),
             charge_id=int(charge.charge_id) if charge else None,
         )
 

@@ -82,7 +82,7 @@ def priced_balances(*, period_ids: Iterable[int]) -> list[PricedBalance]:
 def price_balances(balances: Sequence[MeterBalance]) -> list[PricedBalance]:
     """Price these balances (their period must be at hand), with a few queries however many there are."""
     spans_of = version_spans_of(balance.period for balance in balances)
-    versions_of = {pk: {span.starts_at: span.version_id for span in spans} for pk, spans in spans_of.items()}
+    versions_of = {pk: {span.starts_at: span.terms_id for span in spans} for pk, spans in spans_of.items()}
     priced = price_pools(balances, versions_of)
     return [
         PricedBalance(balance, priced[balance.pk], terms_of(balance.period.version_id).currency) for balance in balances
@@ -156,7 +156,7 @@ def _charge_per_unit(balance: BalanceFigures, version_ids: Collection[int]) -> C
 
 def versions_in_force(period: BillingPeriod) -> dict[datetime, int]:
     """Return the period's versions by the instants from which they are in force, in time order."""
-    return {span.starts_at: span.version_id for span in version_spans(period)}
+    return {span.starts_at: span.terms_id for span in version_spans(period)}
 
 
 def charges_of_pool(version_id: int, meter_id: int, pool: str) -> tuple[ChargeTerms, ...]:

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from billing_site.prepared import run
 from metering.core.segments import VersionSpan, cut, segment_at, segment_start
-from metering.selectors.terms import window_lengths
+from metering.selectors.terms import CHANGES_OF_PERIOD, TERMS_OF_PERIOD, window_lengths
 from metering.selectors.thresholds import Watch, watch_of
 from subscriptions.core.periods import Period
 
@@ -45,10 +45,10 @@ class PlacedBalance:
 
 @dataclass(slots=True)
 class PlacedPeriod:
-    """A stored period with its balances and the instants at which its version changed."""
+    """A stored period with its balances and the instants at which its version changed; versions stand in it by their terms' ids."""
 
     id: int
-    version_id: int
+    terms_id: int
     starts_at: datetime
     ends_at: datetime
     is_closed: bool
@@ -59,7 +59,7 @@ class PlacedPeriod:
     @property
     def versions(self) -> dict[datetime, int]:
         """The versions by the instants from which they are in force; one that a change replaced at its first instant had no time."""
-        return dict([(self.starts_at, self.version_id), *self.changes])
+        return dict([(self.starts_at, self.terms_id), *self.changes])
 
     @property
     def whole(self) -> tuple[datetime, int]:
@@ -67,9 +67,9 @@ class PlacedPeriod:
         return self.segment_of(self.starts_at)
 
     def segment_of(self, instant: datetime) -> tuple[datetime, int]:
-        """Return the first instant of the segment of `instant` and the version that prices it."""
+        """Return the first instant of the segment of `instant` and the terms that price it."""
         if not self.changes:
-            return self.starts_at, self.version_id
+            return self.starts_at, self.terms_id
         spans = [VersionSpan(version_id, effective_at) for effective_at, version_id in self.versions.items()]
         segment = segment_at(cut(Period(self.starts_at, self.ends_at), spans, []), instant)
         return segment.starts_at, int(segment.version_id)
@@ -109,11 +109,10 @@ REMEMBERED_MAX = 2_000
 _remembered: dict[str, Placement] = {}
 
 # The tenants' clocks decide which periods are theirs now; wall time where there is none.
-_PLACEMENTS = """
+_PLACEMENTS = f"""
 SELECT t.code, t.id, c.now, c.status = 'advancing',
-       p.id, p.version_id, p.starts_at, p.ends_at, p.closed_at IS NOT NULL,
-       ARRAY(SELECT x.effective_at FROM subscriptions_tierchange x WHERE x.period_id = p.id ORDER BY x.effective_at, x.id),
-       ARRAY(SELECT x.to_version_id FROM subscriptions_tierchange x WHERE x.period_id = p.id ORDER BY x.effective_at, x.id),
+       p.id, {TERMS_OF_PERIOD}, p.starts_at, p.ends_at, p.closed_at IS NOT NULL,
+       {CHANGES_OF_PERIOD},
        b.id, b.meter_id, b.pool, b.epoch, b.is_wide, b.cuts, NULLIF(w.thresholds, '[]')
 FROM subscriptions_tenant t
 LEFT JOIN subscriptions_testclock c ON c.id = t.test_clock_id
@@ -182,10 +181,10 @@ def _see_windows(placement: Placement) -> None:
 
 
 def _add_period(placement: Placement, row: tuple) -> None:
-    period_id, version_id, starts_at, ends_at, is_closed, instants, versions = row[:7]
+    period_id, terms_id, starts_at, ends_at, is_closed, instants, versions = row[:7]
     if not placement.periods or placement.periods[-1].id != period_id:
         changes = list(zip(instants, versions, strict=True))
-        placement.periods.append(PlacedPeriod(period_id, version_id, starts_at, ends_at, is_closed, changes))
+        placement.periods.append(PlacedPeriod(period_id, terms_id, starts_at, ends_at, is_closed, changes))
     balance_id, meter_id, pool, epoch, is_wide, cuts = row[7:-1]
     if balance_id is not None:
         period = placement.periods[-1]

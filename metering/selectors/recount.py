@@ -135,7 +135,7 @@ def _sharing(balance: MeterBalance, grants: Sequence[CreditGrant]) -> list[Meter
 
 def _counted(balance: MeterBalance, grants: Sequence[CreditGrant], up_to_entry_id: int) -> list[_Segment]:
     """Return the segments of a balance with what its events sum to."""
-    versions = [VersionSpan(span.version_id, span.starts_at) for span in version_spans(balance.period)]
+    versions = [VersionSpan(span.terms_id, span.starts_at) for span in version_spans(balance.period)]
     pieces = cut(
         balance.period.period, versions, [grant.as_core() for grant in grants] if balance.meter.is_additive else []
     )

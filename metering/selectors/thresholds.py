@@ -14,7 +14,7 @@ from billing_site.prepared import run
 from metering.core.thresholds import Threshold, threshold_of
 from metering.models import MeterBalance, ThresholdWatch
 from metering.selectors.overage import price_balances, priced_balances
-from metering.selectors.terms import pools_of_version
+from metering.selectors.terms import CHANGES_OF_PERIOD, TERMS_OF_PERIOD, pools_of_version
 from subscriptions.models import Tenant
 
 _INSTANT = timedelta(microseconds=1)
@@ -62,10 +62,9 @@ def watch_of(
     return Watch(ends_at, versions, of_pool, tenants) if tenants or any(of_pool.values()) else None
 
 
-_WATCHED = """
-SELECT b.id, b.meter_id, b.pool, p.ends_at, p.version_id, p.starts_at, NULLIF(w.thresholds, '[]'),
-       ARRAY(SELECT x.effective_at FROM subscriptions_tierchange x WHERE x.period_id = p.id ORDER BY x.effective_at),
-       ARRAY(SELECT x.to_version_id FROM subscriptions_tierchange x WHERE x.period_id = p.id ORDER BY x.effective_at)
+_WATCHED = f"""
+SELECT b.id, b.meter_id, b.pool, p.ends_at, {TERMS_OF_PERIOD}, p.starts_at, NULLIF(w.thresholds, '[]'),
+       {CHANGES_OF_PERIOD}
 FROM metering_meterbalance b
 JOIN subscriptions_billingperiod p ON p.id = b.period_id
 LEFT JOIN metering_thresholdwatch w ON w.tenant_id = b.tenant_id
@@ -76,10 +75,10 @@ WHERE b.id = ANY(%s::bigint[])
 def watches(balance_ids: Iterable[int]) -> dict[int, Watch]:
     """Return what is to be told of these balances, by their ids; those of which nothing is are missing. One query."""
     found = {}
-    for balance_id, meter_id, pool, ends_at, version_id, starts_at, of_tenant, instants, version_ids in run(
+    for balance_id, meter_id, pool, ends_at, terms_id, starts_at, of_tenant, instants, changes in run(
         _WATCHED, [list(balance_ids)]
     ).fetchall():
-        versions = dict([(starts_at, version_id), *zip(instants, version_ids, strict=True)])
+        versions = dict([(starts_at, terms_id), *zip(instants, changes, strict=True)])
         watch = watch_of(versions, ends_at=ends_at, meter_id=meter_id, pool=pool, of_tenant=of_tenant)
         if watch is not None:
             found[balance_id] = watch

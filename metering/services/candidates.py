@@ -344,13 +344,13 @@ def _is_in_window(candidate: Candidate, measured: _Measured) -> bool:
 
 
 def _count(candidate: Candidate, period: PlacedPeriod, measured: _Measured, places: _Places) -> None:
-    segment_at, version_id = period.segment_of(candidate.occurred_at)
+    segment_at, terms_id = period.segment_of(candidate.occurred_at)
     for meter, measurement in measured:
         key = (period.id, segment_at, meter.id, measurement.dimensions)
         if key in places:
             place = places[key]
         else:
-            place = places[key] = _find_place(period, (segment_at, version_id), meter, measurement.dimensions)
+            place = places[key] = _find_place(period, (segment_at, terms_id), meter, measurement.dimensions)
         if place is None:
             continue
         if period.is_closed and meter.rejects_late and candidate.authorized_at is None:
@@ -381,8 +381,8 @@ def _find_place(
     period: PlacedPeriod, segment: tuple[datetime, int], meter: CountingMeter, dimensions: DimensionSet
 ) -> _Place | None:
     adds_up = meter.definition.aggregation.is_additive
-    segment_at, version_id = segment if adds_up else period.whole
-    pools = pools_of_version(version_id).get(meter.id)
+    segment_at, terms_id = segment if adds_up else period.whole
+    pools = pools_of_version(terms_id).get(meter.id)
     balance = pools and period.balances.get((meter.id, pools.key_for(dimensions)))
     if not pools or not balance:
         return None

@@ -15,6 +15,7 @@ from metering.services.crediting import write_grants
 from metering.services.recutting import reach_of
 from metering.services.watching import look_later
 from subscriptions.models import BillingPeriod, Subscription
+from subscriptions.selectors.agreement import terms_id_in
 from subscriptions.services import succession
 
 
@@ -51,7 +52,7 @@ def _open_pools(periods: Sequence[BillingPeriod]) -> None:
     open_pools(
         (period, meter_id, pool.key, pool.included)
         for period in periods
-        for meter_id, pools in pools_of_version(period.version_id).items()
+        for meter_id, pools in pools_of_version(terms_id_in(period.kind, period.version_id)).items()
         for pool in pools.by_key.values()
     )
 
@@ -111,4 +112,7 @@ def _reach(balances: Sequence[MeterBalance]) -> None:
 
 
 def _has_thresholds(balance: MeterBalance) -> bool:
-    return bool(pools_of_version(balance.period.version_id)[balance.meter_id].by_key[balance.pool].thresholds)
+    period = balance.period
+    return bool(
+        pools_of_version(terms_id_in(period.kind, period.version_id))[balance.meter_id].by_key[balance.pool].thresholds
+    )

@@ -19,6 +19,7 @@ from billing_site.database import among, uuid7
 from metering.core.overage import Booked, ChargeId, OverageDelta, Owed, PricedPart, overage_delta
 from metering.models import MeterBalance, OverageCharge
 from metering.selectors.overage import PricedBalance, price_balances
+from metering.selectors.terms import bills_overage
 from metering.services.arrays import plain_array
 from metering.services.rows import insert_rows, update_rows
 
@@ -85,7 +86,7 @@ def charge_locked(balances: Sequence[MeterBalance], *, now: datetime, closes: bo
     """
     Write what the balances' overage has come to since the last booking, and note it on the balances, which the caller saves.
 
-    With `closes`, also what a minimum spend adds: it is billed once, at closing.
+    That of a trial is not written, unless its version bills it. With `closes`, also what a minimum spend adds: it is billed once, at closing.
     """
     if not balances:
         return []
@@ -152,7 +153,9 @@ def _last_entries(balances: Sequence[MeterBalance]) -> dict[int, int]:
 def _overage_due(priced: PricedBalance, before: _BookedSums) -> list[_Due]:
     due = []
     kind = OverageCharge.Kind.OVERAGE.value
-    for (charge_id, _), owed in priced.priced.owed().items():
+    for (charge_id, terms_id), owed in priced.priced.owed().items():
+        if not bills_overage(int(terms_id)):
+            continue
         booked, _ = before.get((priced.balance.pk, int(charge_id), kind), (Booked(), 0))
         if delta := overage_delta(owed, booked=booked):
             due.append(_Due(int(charge_id), kind, owed, delta, _explanation(priced, charge_id)))

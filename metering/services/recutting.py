@@ -152,7 +152,7 @@ def _moved_usage(
 
 
 def _starts(balance: MeterBalance, spans: Sequence[VersionSpan]) -> list[datetime]:
-    core = [CoreSpan(span.version_id, span.starts_at) for span in spans]
+    core = [CoreSpan(span.terms_id, span.starts_at) for span in spans]
     return [segment.starts_at for segment in cut(balance.period.period, core, [])]
 
 
@@ -177,8 +177,8 @@ def _clamping_prices(balance: MeterBalance) -> list[Price]:
     charges = [
         charge
         for span in version_spans(balance.period)
-        if balance.meter_id in pools_of_version(span.version_id)
-        for charge in pools_of_version(span.version_id)[balance.meter_id].charges
+        if balance.meter_id in pools_of_version(span.terms_id)
+        for charge in pools_of_version(span.terms_id)[balance.meter_id].charges
     ]
     return [charge.price for charge in charges if charge.price.clamps_events]
 
@@ -187,10 +187,8 @@ def _clamped(balance: MeterBalance, one: _Piece, spans: Sequence[VersionSpan], s
     """Return what the events of a piece cost where the charge in force in a segment prices each of them; else 0."""
     if one.each is None:
         return _ZERO
-    version_id = max(
-        (span for span in spans if span.starts_at <= segment_at), key=lambda span: span.starts_at
-    ).version_id
-    pools = pools_of_version(version_id).get(balance.meter_id)
+    in_force = max((span for span in spans if span.starts_at <= segment_at), key=lambda span: span.starts_at)
+    pools = pools_of_version(in_force.terms_id).get(balance.meter_id)
     charge = pools.charge_for(dimension_set(one.dimension_key)) if pools else None
     if charge is None or not charge.price.clamps_events:
         return _ZERO

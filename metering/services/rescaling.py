@@ -23,7 +23,7 @@ from metering.services.recutting import recut
 from subscriptions.core.changes import AllowanceStep, ChangeAllowance, Choices, period_allowance
 from subscriptions.core.money import exact, plain
 from subscriptions.models import BillingPeriod, Meter
-from subscriptions.selectors.agreement import VersionSpan, version_spans
+from subscriptions.selectors.agreement import VersionSpan, terms_id_in, version_spans
 
 _ZERO = Decimal(0)
 
@@ -55,7 +55,7 @@ def pools_after(
     """
     Return what becomes of the allowances of a period, of every pool that any of its versions has, if another version comes into force at an instant.
 
-    Reads what is stored under the locks of its balances, which it takes.
+    In a trial all versions are in force on their terms for trials; but one that ends the trial has its own. Reads what is stored under the locks of its balances, which it takes.
     """
     balances = {(one.meter_id, one.pool): one for one in _locked(period)}
     stored = {
@@ -63,26 +63,29 @@ def pools_after(
         for grant in CreditGrant.objects.filter(balance__in=balances.values(), kind=CreditGrant.Kind.ALLOWANCE)
     }
     changes = [
-        (change.effective_at, change.to_version_id, change.choices)
+        (change.effective_at, terms_id_in(period.kind, change.to_version_id), change.choices)
         for change in period.changes.order_by("effective_at", "pk")
         if change.effective_at > period.starts_at
     ]
+    ends_period = choices.allowance is ChangeAllowance.RESET
+    to_terms_id = to_version_id if ends_period else terms_id_in(period.kind, to_version_id)
     # One that is carried out late comes before what has been done since.
-    changes = sorted([*changes, (at, to_version_id, choices)], key=lambda change: change[0])
+    changes = sorted([*changes, (at, to_terms_id, choices)], key=lambda change: change[0])
+    first_terms_id = terms_id_in(period.kind, period.version_id)
     keys = {
         (meter_id, key)
-        for version_id in (period.version_id, *(version_id for _, version_id, _ in changes))
-        for meter_id, pools in pools_of_version(version_id).items()
+        for terms_id in (first_terms_id, *(terms_id for _, terms_id, _ in changes))
+        for meter_id, pools in pools_of_version(terms_id).items()
         for key in pools.by_key
     }
     meters = Meter.objects.in_bulk({meter_id for meter_id, _ in keys})
     found = []
     for meter_id, key in sorted(keys, key=lambda one: (meters[one[0]].code, one[1])):
         steps = [
-            AllowanceStep(instant, _included(version_id, meter_id, key), _replaces(how), how.grain)
-            for instant, version_id, how in changes
+            AllowanceStep(instant, _included(terms_id, meter_id, key), _replaces(how), how.grain)
+            for instant, terms_id, how in changes
         ]
-        first, precision = _included(period.version_id, meter_id, key), meters[meter_id].precision
+        first, precision = _included(first_terms_id, meter_id, key), meters[meter_id].precision
         after = period_allowance(first, steps, period.period, zone=zone, precision=precision)
         balance = balances.get((meter_id, key))
         before = stored.get(balance.pk, _ZERO) if balance else _ZERO
@@ -111,8 +114,8 @@ def follow_version(
     recut(balances, now=now, versions_before=versions_before, shrunk=shrunk)
     for grant_id, quantity in shrunk.items():
         CreditGrant.objects.filter(pk=grant_id).update(quantity=quantity)
-    before = [span.version_id for span in versions_before if span.starts_at <= at]
-    after = [span.version_id for span in version_spans(period) if span.starts_at <= at]
+    before = [span.terms_id for span in versions_before if span.starts_at <= at]
+    after = [span.terms_id for span in version_spans(period) if span.starts_at <= at]
     windows.fill_from(period, at=at, before=before[-1], after=after[-1])
 
 
@@ -159,8 +162,8 @@ def _rescale(balances: Sequence[MeterBalance], pools: Sequence[RescaledPool], at
     return shrunk
 
 
-def _included(version_id: int, meter_id: int, key: str) -> Decimal:
-    pools = pools_of_version(version_id).get(meter_id)
+def _included(terms_id: int, meter_id: int, key: str) -> Decimal:
+    pools = pools_of_version(terms_id).get(meter_id)
     pool = pools.by_key.get(key) if pools else None
     return _ZERO if pool is None else pool.included
 

@@ -143,8 +143,8 @@ def _counted(event: UsageEvent) -> list[_Counted]:
 def _movement(event: UsageEvent, locked: LockedBalance, counted: _Counted) -> Movement:
     balance = locked.model()
     instant = event.occurred_at if balance.meter.is_additive else balance.period.starts_at
-    segment_at, version_id = segment_of(balance, instant)
-    charge = pools_of_version(version_id)[locked.row.meter_id].charge_for(dimension_set(counted.dimension_key))
+    segment_at, terms_id = segment_of(balance, instant)
+    charge = pools_of_version(terms_id)[locked.row.meter_id].charge_for(dimension_set(counted.dimension_key))
     clamps = charge is not None and charge.price.clamps_events
     clamped = clamp_event(charge.price, counted.quantity) if charge is not None and clamps else Decimal(0)
     return Movement(locked.row.pk, segment_at, counted.dimension_key, -counted.quantity, -1, -clamped)

@@ -56,7 +56,7 @@ def rolling_pools(periods: Iterable[BillingPeriod]) -> Rolling:
     """Return, by period, the pools whose allowance rolls over, by the terms in force when the period ends."""
     found: Rolling = {}
     for period_id, spans in version_spans_of(periods).items():
-        for meter_id, pools in pools_of_version(spans[-1].version_id).items():
+        for meter_id, pools in pools_of_version(spans[-1].terms_id).items():
             for pool in pools.by_key.values():
                 if pool.rollover_max:
                     found.setdefault(period_id, {})[meter_id, pool.key] = pool

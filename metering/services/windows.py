@@ -18,11 +18,12 @@ from billing_site.prepared import run
 from metering.core.measuring import dimension_set
 from metering.core.windows import bucket_of, counts_after
 from metering.models import MeterBalance
-from metering.selectors.terms import pools_of_version, window_lengths
+from metering.selectors.terms import TERMS_OF_CHANGE, TERMS_OF_PERIOD, pools_of_version, window_lengths
 from metering.selectors.windows import usage_in_buckets
 from metering.services.arrays import columns, plain_array, text_array
 from subscriptions.core.money import exact
 from subscriptions.models import BillingPeriod
+from subscriptions.selectors.agreement import terms_id_in
 
 if TYPE_CHECKING:  # they open periods, and so come to this module
     from metering.services.candidates import Candidate
@@ -62,12 +63,12 @@ WHERE (tenant_id, meter_id, pool) = (%s, %s, %s)
   AND bucket_at = date_bin(make_interval(secs => window_seconds / 60), %s, '1970-01-01T00:00:00Z')
 """
 
-# The version at the end of each tenant's last period before an instant.
-_BEFORE = """
-SELECT w.tenant_id, w.starts_at, b.version_id FROM unnest(%s::bigint[], %s::timestamptz[]) AS w (tenant_id, starts_at)
+# The terms at the end of each tenant's last period before an instant.
+_BEFORE = f"""
+SELECT w.tenant_id, w.starts_at, b.terms_id FROM unnest(%s::bigint[], %s::timestamptz[]) AS w (tenant_id, starts_at)
 CROSS JOIN LATERAL (
-    SELECT COALESCE((SELECT x.to_version_id FROM subscriptions_tierchange x WHERE x.period_id = p.id
-                     ORDER BY x.effective_at DESC, x.id DESC LIMIT 1), p.version_id) AS version_id
+    SELECT COALESCE((SELECT {TERMS_OF_CHANGE} FROM subscriptions_tierchange x WHERE x.period_id = p.id
+                     ORDER BY x.effective_at DESC, x.id DESC LIMIT 1), {TERMS_OF_PERIOD}) AS terms_id
     FROM subscriptions_billingperiod p WHERE p.tenant_id = w.tenant_id AND p.starts_at < w.starts_at
     ORDER BY p.starts_at DESC LIMIT 1
 ) AS b
@@ -103,32 +104,33 @@ def fill(periods: Iterable[BillingPeriod]) -> None:
     Usage that was resolved before the period was opened, and does not know of the windows, is resolved again: the tenant's open balances
     are locked, and their epochs raised. The caller holds the locks of the subscriptions. One query where nothing is new.
     """
-    with_windows = [period for period in periods if _lengths(period.version_id)]
+    with_windows = [period for period in periods if _lengths(terms_id_in(period.kind, period.version_id))]
     if not with_windows:
         return
     tenants = plain_array([period.tenant_id for period in with_windows])
     starts = plain_array([period.starts_at.isoformat() for period in with_windows])
     before = {
-        (tenant_id, starts_at): version_id for tenant_id, starts_at, version_id in run(_BEFORE, [tenants, starts])
+        (tenant_id, starts_at): terms_before for tenant_id, starts_at, terms_before in run(_BEFORE, [tenants, starts])
     }
     for period in with_windows:
-        version_id = before.get((period.tenant_id, period.starts_at))
-        if version_id is not None:
-            fill_from(period, at=period.starts_at, before=version_id, after=period.version_id)
+        terms_before = before.get((period.tenant_id, period.starts_at))
+        if terms_before is not None:
+            after = terms_id_in(period.kind, period.version_id)
+            fill_from(period, at=period.starts_at, before=terms_before, after=after)
 
 
 def fill_from(period: BillingPeriod, *, at: datetime, before: int, after: int) -> None:
     """
     Do the same for the windows that a version has, and the one before it had not, when it comes into force at an instant of the period.
 
-    The caller holds the locks of subscription and period, or makes the period.
+    Both are ids of terms. The caller holds the locks of subscription and period, or makes the period.
     """
     new = _lengths(after) - _lengths(before)
     if new:
         _fill(period, at, after, new)
 
 
-def _fill(period: BillingPeriod, at: datetime, version_id: int, new: AbstractSet[tuple[int, str, int]]) -> None:
+def _fill(period: BillingPeriod, at: datetime, terms_id: int, new: AbstractSet[tuple[int, str, int]]) -> None:
     balances = MeterBalance.objects.select_for_update(no_key=True, of=("self",)).filter(
         tenant_id=period.tenant_id, closed_at__isnull=True
     )
@@ -136,7 +138,7 @@ def _fill(period: BillingPeriod, at: datetime, version_id: int, new: AbstractSet
     MeterBalance.objects.filter(pk__in=ids).update(epoch=F("epoch") + 1)
     moved: dict[_Bucket, Decimal] = {}
     for meter_id, pool, seconds in sorted(new):
-        pools = pools_of_version(version_id)[meter_id]
+        pools = pools_of_version(terms_id)[meter_id]
         since = counts_after(at, seconds)
         for key, at, quantity in usage_in_buckets(period.tenant, meter_id=meter_id, seconds=seconds, since=since):
             if pools.key_for(dimension_set(key)) == pool:
@@ -147,13 +149,13 @@ def _fill(period: BillingPeriod, at: datetime, version_id: int, new: AbstractSet
 
 
 @lru_cache(maxsize=4096)
-def _lengths(version_id: int) -> frozenset[tuple[int, str, int]]:
-    """Return (meter, pool, seconds) of each window of a version."""
+def _lengths(terms_id: int) -> frozenset[tuple[int, str, int]]:
+    """Return (meter, pool, seconds) of each window of these terms."""
     return frozenset(
         (meter_id, pool, seconds)
-        for meter_id, pools in pools_of_version(version_id).items()
+        for meter_id, pools in pools_of_version(terms_id).items()
         for pool in pools.by_key
-        for seconds in window_lengths((version_id,), meter_id, pool)
+        for seconds in window_lengths((terms_id,), meter_id, pool)
     )
 
 

@@ -38,6 +38,7 @@ from subscriptions.selectors.catalog import (
 )
 from subscriptions.selectors.clock import wall_now
 from subscriptions.services import catalog
+from subscriptions.services.version_documents import TRIAL_DAYS_MAX
 
 COHORTS = ("new", "renewal", "now")
 
@@ -117,7 +118,7 @@ class VersionInput(serializers.Serializer[Any]):
     grace_hours = serializers.IntegerField(
         default=1, min_value=0, max_value=720, help_text="How long an ended period waits for late events."
     )
-    trial_days = serializers.IntegerField(default=0, min_value=0, max_value=730)
+    trial_days = serializers.IntegerField(default=0, min_value=0, max_value=TRIAL_DAYS_MAX)
     trial_end = serializers.CharField(default="convert", help_text="convert, pause or cancel.")
     trial_overage = serializers.CharField(default="none", help_text="none or bill.")
     change = TermsField(required=False, help_text="Defaults of a change: fee, grain, allowance, bill.")

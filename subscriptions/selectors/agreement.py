@@ -12,11 +12,26 @@ from subscriptions.models import BillingPeriod, Subscription, Tenant, TierChange
 
 @dataclass(frozen=True, slots=True)
 class VersionSpan:
-    """That a version is in force in `[starts_at, ends_at)` of a period."""
+    """That the terms of a version are in force in `[starts_at, ends_at)` of a period; which terms, `terms_id` says."""
 
-    version_id: int
+    terms_id: int
     starts_at: datetime
     ends_at: datetime
+
+
+def terms_id_in(kind: str, version_id: int) -> int:
+    """
+    Return the id of the terms on which a version is in force in a period of a kind.
+
+    A trial runs on the terms that its version has for trials: they go by the version's id, negated. What reads terms by such an id is
+    `metering`'s `pools_of_version`.
+    """
+    return -version_id if kind == BillingPeriod.Kind.TRIAL else version_id
+
+
+def version_of_terms(terms_id: int) -> int:
+    """Return the id of the version whose terms these are."""
+    return abs(terms_id)
 
 
 def running_subscription(tenant: Tenant, *, at: datetime) -> Subscription | None:
@@ -61,9 +76,7 @@ def version_spans_of(periods: Iterable[BillingPeriod]) -> dict[int, list[Version
 
 def _spans(period: BillingPeriod, changes: Sequence[tuple[datetime, int]]) -> list[VersionSpan]:
     """Return the spans between changes that stand in the order in which they came into force; of several at one instant the last stays."""
-    versions = [period.version_id, *(version_id for _, version_id in changes)]
+    terms = [terms_id_in(period.kind, version_id) for version_id in (period.version_id, *(one for _, one in changes))]
     bounds = [period.starts_at, *(min(effective_at, period.ends_at) for effective_at, _ in changes), period.ends_at]
-    spans = zip(versions, bounds, bounds[1:], strict=False)
-    return [
-        VersionSpan(version_id, starts_at, ends_at) for version_id, starts_at, ends_at in spans if starts_at < ends_at
-    ]
+    spans = zip(terms, bounds, bounds[1:], strict=False)
+    return [VersionSpan(one, starts_at, ends_at) for one, starts_at, ends_at in spans if starts_at < ends_at]

@@ -39,6 +39,8 @@ class UsageCharge:
     dimensions: tuple[tuple[str, str], ...]
     # Quantity per period. None: shares the pool of the meter's default charge.
     included: Decimal | None
+    # The same of a trial. None: as without one.
+    trial_included: Decimal | None
     at_limit: str
     overage_quantity_max: Decimal | None
     # As they were read: {"percent": 80}, {"amount": "50", "once": "life"}.
@@ -191,6 +193,7 @@ def _usage_charge(charge: Charge) -> UsageCharge:
         meter_code=charge.meter.code,
         dimensions=tuple(sorted(charge.dimensions.items())),
         included=charge.included,
+        trial_included=charge.trial_included,
         at_limit=charge.at_limit,
         overage_quantity_max=charge.overage_quantity_max,
         thresholds=tuple(charge.thresholds),

@@ -8,6 +8,7 @@ whose use cases these are parts of; no door calls it, and the audit entry is the
 from datetime import datetime, timedelta
 
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 from psycopg.errors import ExclusionViolation
 
 from billing_site.http.problems import DomainError, Invalid
@@ -16,6 +17,7 @@ from subscriptions.models import BillingPeriod, FeeItem, Subscription, Tenant, T
 from subscriptions.selectors.catalog import terms_of
 from subscriptions.services import fees
 from subscriptions.services.succession import anchor_anew, drop_scheduled, opening_due
+from subscriptions.services.version_documents import TRIAL_DAYS_MAX
 
 # A start is carried out period by period in one transaction; further back it would be a migration, not a start.
 BACK_DATED_DAYS_MAX = 3 * 366
@@ -106,6 +108,13 @@ class TrialUsed(DomainError):
 
     code = "trial_used"
     title = "The tenant has had its trial"
+
+
+class TrialTooLong(Invalid):
+    """A trial has an end that is near enough to be one."""
+
+    code = "trial_too_long"
+    title = "The trial is too long"
 
 
 class NoTrial(DomainError):
@@ -288,13 +297,24 @@ def move_trial_end(*, subscription: Subscription, ends_at: datetime, now: dateti
     """
     Extend a running trial, or end it early (at `now` at the earliest); return its period.
 
-    Boundaries that were counted from its end are counted from the new one. Raises NoTrial (409) and EndsInThePast (422).
+    Boundaries that were counted from its end are counted from the new one; an allowance that a change of tier has prorated stays as it is.
+    Raises NoTrial, SubscriptionEnded and SubscriptionPaused (409: what follows is settled), EndsInThePast and TrialTooLong (422).
     """
-    period = subscription.periods.filter(kind=BillingPeriod.Kind.TRIAL, closed_at__isnull=True).first()
+    rows = subscription.periods.select_for_update(no_key=True, of=("self",))
+    period = rows.filter(kind=BillingPeriod.Kind.TRIAL, closed_at__isnull=True).first()
     if period is None or not period.starts_at <= now < period.ends_at or subscription.trial_ends_at is None:
         raise NoTrial("The subscription is in no trial.")
     if ends_at < now:
         raise EndsInThePast("A trial ends now or later.")
+    if ends_at > period.starts_at + timedelta(days=TRIAL_DAYS_MAX):
+        raise TrialTooLong(f"A trial lasts at most {TRIAL_DAYS_MAX} days.")
+    if subscription.ends_at is not None:
+        raise SubscriptionEnded(
+            f"The subscription ends at {subscription.ends_at:%Y-%m-%dT%H:%M:%SZ}; undo its cancellation first."
+        )
+    _refuse_paused(subscription)
+    if subscription.periods.filter(sequence__gt=period.sequence).exists():  # usage of the next minutes has opened it
+        raise NoTrial("The period that follows the trial is open.")
     ends_at = max(ends_at, period.starts_at + SMALLEST_SPAN)
     if Anchor.at(subscription.trial_ends_at, subscription.anchor_zone) == subscription.anchor:
         anchor_anew(subscription, ends_at)
@@ -330,9 +350,7 @@ def _begin_run(subscription: Subscription, at: datetime) -> None:
 
 def _trial_end(tenant: Tenant, version: TierVersion, starts_at: datetime, trial_days: int | None) -> datetime | None:
     """Return where the trial ends, so many local days on at the same wall time; None for no trial. Raises TrialUsed (409)."""
-    had_one = BillingPeriod.objects.filter(
-        tenant=tenant, kind=BillingPeriod.Kind.TRIAL, version__tier_id=version.tier_id
-    ).exists()
+    had_one = _has_had_trial(tenant, version.tier_id)
     if trial_days and had_one:
         raise TrialUsed(f"{tenant.code} has had a trial of {version.tier} before; there is one per tenant and tier.")
     days = trial_days if trial_days is not None else 0 if had_one else version.trial_days
@@ -340,6 +358,14 @@ def _trial_end(tenant: Tenant, version: TierVersion, starts_at: datetime, trial_
         return None
     wall = Anchor.at(starts_at, tenant.timezone).wall
     return resolve_wall(wall + timedelta(days=days), tenant.timezone)
+
+
+def _has_had_trial(tenant: Tenant, tier_id: int) -> bool:
+    """Whether the tenant has been on the tier in a trial, or is to be."""
+    trials = BillingPeriod.objects.filter(tenant=tenant, kind=BillingPeriod.Kind.TRIAL)
+    begun = trials.filter(Q(version__tier_id=tier_id) | Q(changes__to_version__tier_id=tier_id))
+    to_come = Subscription.objects.filter(tenant=tenant, trial_ends_at__isnull=False, version__tier_id=tier_id)
+    return begun.exists() or to_come.filter(periods__isnull=True).exists()
 
 
 def _period_at(subscription: Subscription, instant: datetime) -> BillingPeriod | None:

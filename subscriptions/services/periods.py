@@ -26,7 +26,8 @@ def opening_billed(*, subscriptions: Sequence[Subscription]) -> None:
     due_at: dict[Subscription, datetime | None] = {}
     for subscription in subscriptions:
         if period := newest.get(subscription.pk):
-            is_last = subscription.ends_at is not None and subscription.ends_at <= period.ends_at
+            ends_with_it = subscription.ends_at is not None and subscription.ends_at <= period.ends_at
+            is_last = ends_with_it or subscription.paused_at is not None
             due_at[subscription] = None if is_last else period.ends_at
     opening_due(due_at)
 

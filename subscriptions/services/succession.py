@@ -18,7 +18,7 @@ from subscriptions.core.periods import Anchor, Period
 from subscriptions.models import BillingPeriod, FeeItem, ScheduledChange, Subscription, TierChange, TierVersion
 from subscriptions.selectors.agreement import newest_periods
 from subscriptions.selectors.catalog import VersionTerms, terms_of
-from subscriptions.services import fees
+from subscriptions.services import audit, fees, outbox
 
 
 @transaction.atomic
@@ -26,10 +26,10 @@ def next_periods(*, subscriptions: Sequence[Subscription], now: datetime) -> lis
     """
     Write, for each subscription whose time has come, the period that follows its newest one, and the fee that falls due with it.
 
-    A subscription that has ended or is paused has none; where a trial ends it goes on, pauses or ends, as its version says. A period that does
-    not start on a boundary, and one that the subscription's end cuts, is a stub: its fee is the share of local days. After a change of the
-    tenant's zone the anchor is read in the new one, and no period is shorter than half an interval for it. The number of statements does
-    not grow with that of the subscriptions, but for those that change.
+    A subscription that has ended or is paused has none; where a trial ends it goes on, pauses or ends, as its version says (what a change of
+    tier has ended, goes on). A period that does not start on a boundary, and one that the subscription's end cuts, is a stub: its fee is
+    the share of local days. After a change of the tenant's zone the anchor is read in the new one, and no period is shorter than half an
+    interval for it. The number of statements does not grow with that of the subscriptions, but for those that change.
     """
     newest = newest_periods(subscription.pk for subscription in subscriptions)
     waiting = _scheduled(subscriptions)
@@ -143,8 +143,10 @@ def _following(
     elif resets:
         anchor_anew(subscription, starts_at)
     whole = _trial_of(subscription) if is_trial else _whole_period(subscription, terms, starts_at)
-    # In the zone to which a tenant has moved, the span ends with the period that holds most of its last day.
-    opens_fee = begins_run or resets or last is None or last.fee_ends_at - starts_at < whole.length / 2
+    # In the zone to which a tenant has moved, the span ends with the period that holds most of its last day. What was cut ends at once.
+    opens_fee = (
+        begins_run or resets or last is None or _was_cut(last) or last.fee_ends_at - starts_at < whole.length / 2
+    )
     fee = Period(last.fee_starts_at, last.fee_ends_at) if last is not None and not opens_fee else None
     fee = fee or _fee_span(subscription, terms, whole, is_trial=is_trial)
     ends_at = whole.ends_at if subscription.ends_at is None else min(whole.ends_at, subscription.ends_at)
@@ -228,17 +230,35 @@ def settle(change: ScheduledChange, status: str) -> ScheduledChange:
     return change
 
 
+def _was_cut(period: BillingPeriod) -> bool:
+    """Whether a period ended before its time: a change that begins another one has ended it."""
+    return period.ends_at < period.full_ends_at
+
+
 def _end_of_trial(subscription: Subscription, last: BillingPeriod | None) -> None:
     """Pause or end a subscription whose newest period was its trial, where its version says so."""
     if last is None or last.kind != BillingPeriod.Kind.TRIAL or last.starts_at < subscription.run_starts_at:
         return
+    if _was_cut(last):
+        return
     match terms_of(subscription.version_id).trial_end:
-        case "pause" if subscription.paused_at is None:
+        case "pause" if subscription.paused_at is None and subscription.ends_at is None:
             subscription.paused_at = last.ends_at
             subscription.save(update_fields=["paused_at"])
+            _tell_of_end(subscription, "pause", "subscription.paused", {"paused_at": last.ends_at.isoformat()})
         case "cancel" if subscription.ends_at is None:
             subscription.ends_at, subscription.end_credit = last.ends_at, "none"
             subscription.save(update_fields=["ends_at", "end_credit"])
+            _tell_of_end(subscription, "cancel", "subscription.cancelled", {"ends_at": last.ends_at.isoformat()})
+
+
+def _tell_of_end(subscription: Subscription, action: str, message: str, after: Mapping[str, str]) -> None:
+    """Note what the end of a trial did to a subscription, and tell the world."""
+    reason = "The trial ended."
+    audit.record(actor=audit.ACTOR_SYSTEM, action=action, instance=subscription, after=after, reason=reason)
+    terms = terms_of(subscription.version_id)
+    named = {"subscription": str(subscription.public_id), "tier": terms.tier_code, "version": terms.number}
+    outbox.write(tenant=subscription.tenant, type=message, payload={**named, **after})
 
 
 def _give_back(subscription: Subscription, last: BillingPeriod | None) -> None:

@@ -24,6 +24,7 @@ from subscriptions.services.charge_documents import ChargeDraft, read_charges
 from subscriptions.services.reading import INTEGER_LIMIT, is_code, shortened, whole
 
 FEATURES_MAX = 200
+TRIAL_DAYS_MAX = 730
 FEATURE_TEXT_MAX = 200
 
 VERSION_FIELDS = (
@@ -129,7 +130,7 @@ def read_version(document: object, *, answered: Mapping[str, Any] | None = None)
             "fee_timing": reading.choice(given.get("fee_timing", FeeTiming.ADVANCE), "fee_timing", FeeTiming),
             "fee_every": whole(given.get("fee_every", 1), "fee_every", reading, at_least=1, at_most=120),
             "grace_hours": whole(given.get("grace_hours", 1), "grace_hours", reading, at_most=720),
-            "trial_days": whole(given.get("trial_days", 0), "trial_days", reading, at_most=730),
+            "trial_days": whole(given.get("trial_days", 0), "trial_days", reading, at_most=TRIAL_DAYS_MAX),
             "trial_end": reading.choice(given.get("trial_end", TrialEnd.CONVERT), "trial_end", TrialEnd),
             "trial_overage": reading.choice(
                 given.get("trial_overage", TrialOverage.NONE), "trial_overage", TrialOverage
@@ -153,13 +154,10 @@ def check_publishable(document: Mapping[str, Any]) -> None:
     """
     reading = Reading()
     message = "is kept in the draft, and cannot be published with this release"
-    if document["trial_days"] > 0:
-        reading.fault("trial_days", TermsNotAvailable.code, message)
     for index, charge in enumerate(document["charges"]):
         path = f"charges.{index}"
         if charge["kind"] == "licensed":
             reading.fault(f"{path}.kind", TermsNotAvailable.code, message)
-            continue
     if reading.faults:
         raise TermsNotAvailable("The draft has terms that this release cannot carry out.", errors=reading.faults)
 

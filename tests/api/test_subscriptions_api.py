@@ -104,7 +104,7 @@ def test_a_clock_before_the_tiers_publication_gets_what_is_on_offer_now(api):
         ({"version": 0}, 422, [("version", "min_value")]),
         ({"starts_at": "2026-06-01"}, 422, [("starts_at", "invalid")]),
         ({"starts_at": "2019-06-01T00:00:00Z"}, 422, []),
-        ({"trial_days": 14}, 422, [("trial_days", "max_value")]),
+        ({"trial_days": 731}, 422, [("trial_days", "max_value")]),
         ({"start_at": "2026-06-01T00:00:00Z"}, 422, [("start_at", "unknown_field")]),
     ],
 )

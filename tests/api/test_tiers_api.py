@@ -234,9 +234,10 @@ def test_a_cohort_of_a_later_release_says_so(client, draft, cohort):
 
 
 def test_terms_that_are_not_built_yet_stay_in_the_draft(client, growth):
-    client.post(VERSIONS, DOCUMENT | {"trial_days": 14})
+    licence = {"kind": "licensed", "code": "seats", "unit_amount": "1"}
+    client.post(VERSIONS, DOCUMENT | {"charges": [licence]})
     response = client.post(f"{VERSIONS}/1/publish", {"cohort": "new"})
-    assert (response.status_code, faults(response)) == (422, [("trial_days", "terms_not_available")])
+    assert (response.status_code, faults(response)) == (422, [("charges.0.kind", "terms_not_available")])
     assert client.get(f"{VERSIONS}/1").json()["status"] == "draft"
 
 

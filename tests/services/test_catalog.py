@@ -260,7 +260,6 @@ def test_the_database_keeps_a_published_version_whoever_writes(tier, write):
 @pytest.mark.parametrize(
     ("terms", "path"),
     [
-        ({"trial_days": 1}, "trial_days"),
         ({"charges": [{"kind": "licensed", "code": "seats", "unit_amount": "1"}]}, "charges.0.kind"),
     ],
 )
@@ -279,8 +278,10 @@ def test_thresholds_are_kept_in_one_form_and_published(tier):
     assert stored["thresholds"] == [{"percent": 80}, {"amount": "50", "once": "life"}, {"quantity": "1000"}]
 
 
-def test_what_the_gate_will_read_can_be_published(tier):
-    assert publish(draft(tier, charge(at_limit="deny", overage_quantity_max="5"), trial_end="cancel")).is_published
+def test_what_the_gate_and_trials_read_can_be_published(tier):
+    assert publish(
+        draft(tier, charge(at_limit="deny", overage_quantity_max="5"), trial_days=14, trial_end="cancel")
+    ).is_published
 
 
 @pytest.mark.parametrize("cohort", ["renewal", "now", "everybody"])
