@@ -14,7 +14,7 @@ from billing_site.prepared import run
 from metering.core.identity import Content, differing_fields
 from metering.core.measuring import Reading
 from metering.selectors.events import stored_contents
-from metering.services.arrays import bytes_array, columns, plain_array, text_array, uuid_array
+from metering.services.arrays import bytes_array, columns, plain_array, text_array, time_array, uuid_array
 from metering.services.candidates import Candidate, Group
 from metering.services.requests import ACCEPTED, CONFLICT, DUPLICATE, REJECTED, UNMATCHED, Outcome
 from subscriptions.core.money import plain
@@ -126,7 +126,7 @@ def insert(
             text_array([event.source for event in events]),
             text_array([event.id for event in events]),
             text_array([event.type for event in events]),
-            plain_array([candidate.occurred_at.isoformat() for candidate in ordered]),
+            time_array([candidate.occurred_at for candidate in ordered]),
             plain_array([event.time is not None for event in events]),
             text_array([_encode(event.data).decode() for event in events]),
             text_array([_counts_document(candidate) for candidate in ordered]),
