@@ -29,7 +29,7 @@ JSON_ONLY = frozenset({"application/json"})
 JSON_AND_CLOUD_EVENTS = JSON_ONLY | {"application/cloudevents+json", "application/cloudevents-batch+json"}
 
 TIMESTAMP = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})T([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?(Z|[+-](?:0[0-9]|1[0-4]):[0-5][0-9])",
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:Z|[+-](?:0[0-9]|1[0-4]):[0-5][0-9])",
     re.ASCII,
 )
 YEAR_MIN, YEAR_MAX = 1970, 2999
@@ -273,14 +273,12 @@ def parse_timestamp(text: str) -> datetime:
     >>> parse_timestamp("2026-07-01T12:30:00.1234567+02:00").isoformat()
     '2026-07-01T10:30:00.123456+00:00'
     """
-    match = TIMESTAMP.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
+    if not isinstance(text, str) or TIMESTAMP.fullmatch(text) is None:
         raise ValueError("Must be an RFC 3339 time with an offset, such as 2026-11-23T10:00:00Z.")
-    date, time, fraction, offset = match.groups()
-    micros = f"{fraction:0<6.6}" if fraction else "000000"
     try:
-        instant = datetime.fromisoformat(f"{date}T{time}.{micros}{'+00:00' if offset == 'Z' else offset}")
-        instant = instant.astimezone(UTC)
+        instant = datetime.fromisoformat(text)  # cuts what is finer than a microsecond
+        if instant.tzinfo is not UTC:
+            instant = instant.astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError("Must be a date and a time that exist.") from None
     if not YEAR_MIN <= instant.year <= YEAR_MAX:
