@@ -107,7 +107,8 @@ def decode(body: bytes) -> Any:
         raise _refusal(body, error) from None
     if b"\\u0000" in text:
         raise Invalid("A string contains the character NUL.")
-    if _count_members(document) != structure.count(b":"):
+    opened = structure.count(b"{") + structure.count(b"[")
+    if _count_members(document, opened) != structure.count(b":"):
         raise _duplicate(body)
     return document
 
@@ -128,6 +129,7 @@ def _too_extreme() -> Invalid:
 
 
 _DECODER = msgspec.json.Decoder(float_hook=_exact)
+_CONTAINERS = frozenset({dict, list})
 _BRACKETS_ALIKE = bytes.maketrans(b"[]", b"{}")
 _NOT_BRACKETS = bytes(code for code in range(256) if code not in b"[]{}")
 _DIGITS_ALIKE = bytes.maketrans(b"123456789", b"000000000")
@@ -151,21 +153,28 @@ def _check_shape(structure: bytes) -> None:
         raise Invalid(f"A number has more than {DIGITS_MAX} digits in a row.")
 
 
-def _count_members(document: object) -> int:
-    """Count the members of all objects. Fewer than the text has colons outside of strings: a name stood twice."""
-    members = 0
-    containers = [document] if isinstance(document, dict | list) else []
-    for container in containers:  # grows while it is walked
-        values: Any = container
-        if type(container) is dict:
-            count = len(container)
-            if count > MEMBERS_MAX:
-                raise BodyTooLarge(f"An object has more than {MEMBERS_MAX} members.")
-            members += count
-            values = container.values()
-        for value in values:
-            if type(value) is dict or type(value) is list:
-                containers.append(value)
+def _count_members(document: Any, opened: int) -> int:
+    """
+    Count the members of all objects. Fewer than the text has colons outside of strings: a name stood twice.
+
+    `opened` is the number of objects and arrays in the text: once all are found, the values within the last of them need no look.
+    """
+    members = found = 0
+    level: list[Any] = [document] if type(document) in _CONTAINERS else []
+    while level:
+        found += len(level)
+        sizes = [len(one) for one in level if type(one) is dict]
+        members += sum(sizes)
+        if max(sizes, default=0) > MEMBERS_MAX:
+            raise BodyTooLarge(f"An object has more than {MEMBERS_MAX} members.")
+        if found == opened:
+            break
+        level = [
+            value
+            for one in level
+            for value in (one.values() if type(one) is dict else one)
+            if type(value) in _CONTAINERS
+        ]
     return members
 
 
