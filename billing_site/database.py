@@ -319,11 +319,14 @@ class _Sequence:
         return ids
 
 
+_UNKNOWN = SafeUUID.unknown  # an enumeration's member costs a call of Python each time it is named
+
+
 def _uuid(number: int) -> UUID:
     """Return the UUID of a number as unpickling makes it: its constructor spends twice the time on arguments that are not there."""
     made = UUID.__new__(UUID)
     object.__setattr__(made, "int", number)
-    object.__setattr__(made, "is_safe", SafeUUID.unknown)
+    object.__setattr__(made, "is_safe", _UNKNOWN)
     return made
 
 

@@ -54,6 +54,9 @@ class Aggregation(StrEnum):
         return self is Aggregation.SUM or self is Aggregation.COUNT
 
 
+# Named for every event; looking a member of an enumeration up costs as much as reading a property.
+_COUNT, _UNIQUE_COUNT = Aggregation.COUNT, Aggregation.UNIQUE_COUNT
+
 _DETAILS = {
     RefusalReason.NOT_A_NUMBER: "is not a plain decimal number",
     RefusalReason.NEGATIVE: "is negative; to take usage back, reverse the event that reported it",
@@ -213,10 +216,10 @@ def measure(definition: MeterDefinition, data: Mapping[str, object], *, event_ty
         dimensions = []
         for path, names in definition.dimension_paths:
             dimensions.append((path, _dimension_value(_find(data, names))))
-        if definition.aggregation == Aggregation.COUNT:
+        if definition.aggregation is _COUNT:
             return Measured(_ONE, tuple(dimensions))
         path = definition.properties[0].path
-        if definition.aggregation == Aggregation.UNIQUE_COUNT:
+        if definition.aggregation is _UNIQUE_COUNT:
             seen = _find(data, definition.property_paths[0][1])
             return Missing(path) if seen is None else Measured(_ONE, tuple(dimensions), _seen_text(seen))
     except RefusedValue as refused:
