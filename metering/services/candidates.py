@@ -51,7 +51,7 @@ _ZERO = Decimal(0)
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
-# Events and their counts are structs, outside of the garbage collector's sight: a batch makes thousands, each in a third of a dataclass's
+# Events and their counts are structs, outside of the garbage collector's sight: a batch makes thousands, each in a quarter of a dataclass's
 # time, and none ever refers back to what refers to it.
 class Count(msgspec.Struct, gc=False):
     """What one event counts for one balance."""
