@@ -7,6 +7,7 @@ accepted times: identity is judged before it, so that a request may be sent agai
 "Identity of an event".
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 from metering.core.quantities import QUANTITY_STRING
 
-_DIGEST_BYTES = 16
+_EMPTY = blake2b(digest_size=16)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _PLAIN_EXPONENTS = range(-30, 30)  # of the leading digit; numbers outside are written with an exponent, never expanded
@@ -58,7 +59,32 @@ def fingerprint(type: str, data: Mapping[str, object], time: datetime | None) ->
     `data` is decoded JSON with Decimal for every fraction; a float is a TypeError, because it has lost digits already.
     A time without a zone is a ValueError.
     """
-    return _blake(f"{encode_basestring(type)}{_instant(time)}{canonical(data)}")
+    return fingerprint_of_text(type, canonical(data), time)
+
+
+def fingerprint_of_text(type: str, canonical_data: str, time: datetime | None) -> bytes:
+    """Return the fingerprint of content whose data is at hand as canonical text."""
+    return _blake(f"{encode_basestring(type)}{_instant(time)}{canonical_data}")
+
+
+# Objects in objects, without escapes; strings that do not begin like a number, and integers below 10^18. Nothing that has matched is given
+# back (the quantifiers are possessive), so that it takes time in proportion to the text.
+_is_plain_text = re.compile(
+    r"""(?:[{},]*+"[^"\\]*+":(?:"(?![-0-9])[^"\\]*+"|[1-9][0-9]{0,17}+|0|true|false|null)?+)*+[{}]*+"""
+).fullmatch
+
+
+def is_canonical(text: str) -> bool:
+    """
+    Return whether compact JSON with sorted members is canonical text as it stands; False also where that is not seen at a glance.
+
+    Most events hold nothing but names, words and counts. Their data is encoded once, and by C, for the fingerprint and for the
+    row: `canonical` costs three times as much as encoding and looking.
+
+    >>> is_canonical('{"model":"opus","tokens":7}'), is_canonical('{"tokens":"7.0"}')
+    (True, False)
+    """
+    return _is_plain_text(text) is not None
 
 
 def differing_fields(stored: Content, sent: Content) -> list[str]:
@@ -139,8 +165,11 @@ def _instant(time: datetime | None) -> str:
 
 
 def _blake(text: str) -> bytes:
+    # A copy of an empty one costs less than a new one.
+    hashed = _EMPTY.copy()
     # Doors refuse lone surrogates; "surrogatepass" keeps these functions total for whoever has not come through a door.
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()
+    hashed.update(text.encode("utf-8", "surrogatepass"))
+    return hashed.digest()
 
 
 def _differences(stored: Content, sent: Content) -> Iterator[str]:

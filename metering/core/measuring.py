@@ -54,6 +54,9 @@ class Aggregation(StrEnum):
         return self is Aggregation.SUM or self is Aggregation.COUNT
 
 
+# Named for every event; looking a member of an enumeration up costs as much as reading a property.
+_COUNT, _UNIQUE_COUNT = Aggregation.COUNT, Aggregation.UNIQUE_COUNT
+
 _DETAILS = {
     RefusalReason.NOT_A_NUMBER: "is not a plain decimal number",
     RefusalReason.NEGATIVE: "is negative; to take usage back, reverse the event that reported it",
@@ -112,7 +115,9 @@ class MeterDefinition:
     precision: int = 0
     filter_paths: tuple[tuple[tuple[str, ...], frozenset[str]], ...] = field(init=False, repr=False, compare=False)
     dimension_paths: tuple[tuple[str, tuple[str, ...]], ...] = field(init=False, repr=False, compare=False)
-    property_paths: tuple[tuple[str, ...], ...] = field(init=False, repr=False, compare=False)
+    property_paths: tuple[tuple[WeightedProperty, tuple[str, ...]], ...] = field(init=False, repr=False, compare=False)
+    # Whether the measured value is an amount of money.
+    is_money: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self._check()
@@ -120,19 +125,16 @@ class MeterDefinition:
         object.__setattr__(self, "filter_paths", tuple(accepted))
         named = tuple((name, _path_names(name)) for name in sorted(self.dimensions))
         object.__setattr__(self, "dimension_paths", named)
-        object.__setattr__(self, "property_paths", tuple(_path_names(each.path) for each in self.properties))
-
-    @property
-    def is_money(self) -> bool:
-        """Whether the measured value is an amount of money."""
-        return any(each.money for each in self.properties)
+        weighted = tuple((each, _path_names(each.path)) for each in self.properties)
+        object.__setattr__(self, "property_paths", weighted)
+        object.__setattr__(self, "is_money", any(each.money for each in self.properties))
 
     def _check(self) -> None:
         if bool(self.properties) == (self.aggregation == Aggregation.COUNT):
             raise ValueError("a count has no value property, every other aggregation has one")
         if self.aggregation == Aggregation.UNIQUE_COUNT and len(self.properties) > 1:
             raise ValueError("a unique count has one value property")
-        if self.is_money and not all(each.money for each in self.properties):
+        if len({each.money for each in self.properties}) > 1:
             raise ValueError("money is not added to what is no money")
         for names in (self.dimensions, [each.path for each in self.properties]):
             if len(set(names)) < len(names):
@@ -214,11 +216,11 @@ def measure(definition: MeterDefinition, data: Mapping[str, object], *, event_ty
         dimensions = []
         for path, names in definition.dimension_paths:
             dimensions.append((path, _dimension_value(_find(data, names))))
-        if definition.aggregation == Aggregation.COUNT:
+        if definition.aggregation is _COUNT:
             return Measured(_ONE, tuple(dimensions))
         path = definition.properties[0].path
-        if definition.aggregation == Aggregation.UNIQUE_COUNT:
-            seen = _find(data, definition.property_paths[0])
+        if definition.aggregation is _UNIQUE_COUNT:
+            seen = _find(data, definition.property_paths[0][1])
             return Missing(path) if seen is None else Measured(_ONE, tuple(dimensions), _seen_text(seen))
     except RefusedValue as refused:
         return Refused(path, refused.reason)
@@ -297,8 +299,11 @@ def dimension_set(key: str) -> DimensionSet:
     return tuple(sorted(json.loads(key).items()))
 
 
-def _find(value: object, names: Sequence[str]) -> object:
-    """Return the value at a path, None where there is none."""
+def _find(data: Mapping[str, object], names: Sequence[str]) -> object:
+    """Return the value at a path in an object, None where there is none."""
+    if len(names) == 1:  # as most paths have
+        return data.get(names[0])
+    value: object = data
     for name in names:
         if not isinstance(value, dict):
             return None
@@ -332,7 +337,7 @@ def _seen_text(value: object) -> str:
 
 def _weighted_sum(definition: MeterDefinition, data: Mapping[str, object]) -> Decimal | Missing | Refused:
     total: Decimal | None = None
-    for each, names in zip(definition.properties, definition.property_paths, strict=True):
+    for each, names in definition.property_paths:
         value = _find(data, names)
         if value is None:
             continue
@@ -340,7 +345,8 @@ def _weighted_sum(definition: MeterDefinition, data: Mapping[str, object]) -> De
             quantity = read_money(value) if each.money else read_quantity(value)
         except RefusedValue as refused:
             return Refused(each.path, refused.reason)
-        total = quantity if each.weight == 1 and total is None else add_weighted(total or _ZERO, quantity, each.weight)
+        is_alone = total is None and each.weight == _ONE
+        total = quantity if is_alone else add_weighted(total or _ZERO, quantity, each.weight)
     if total is None:
         return Missing(definition.properties[0].path)
     try:

@@ -15,6 +15,7 @@ QUANTITY_STRING = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,12})?", re.A
 _LONG_STRING = re.compile(r"-?(0|[1-9][0-9]*)(?:\.[0-9]+)?", re.ASCII)
 _INTEGER_DIGITS = 18
 _LIMIT = 10**_INTEGER_DIGITS
+_DECIMAL_LIMIT = Decimal(_LIMIT)
 _STEP = Decimal("1E-12")
 _MONEY_STEP = Decimal("1E-18")
 _ZERO = Decimal(0)
@@ -51,10 +52,10 @@ def read_quantity(value: object) -> Decimal:
     >>> read_quantity("340"), read_quantity(Decimal("3.4e2")) == 340
     (Decimal('340'), True)
     """
+    if type(value) is int and 0 <= value < _LIMIT:
+        return Decimal(value)
     if isinstance(value, str):
         return _unsigned(_parsed(value, QUANTITY_STRING))
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _LIMIT:
-        return Decimal(value)
     number = _bounded(value)
     if number and number.adjusted() < _STEP.adjusted():
         raise RefusedValue(RefusalReason.TOO_FINE)
@@ -86,7 +87,7 @@ def fit(number: Decimal, *, rounded: bool = False) -> Decimal:
         fitted = (_HALF_EVEN if rounded else _EXACT).quantize(number, _STEP)
     except Inexact:
         raise RefusedValue(RefusalReason.TOO_FINE) from None
-    if fitted >= _LIMIT:
+    if fitted >= _DECIMAL_LIMIT:
         raise RefusedValue(RefusalReason.TOO_LARGE)
     return fitted
 

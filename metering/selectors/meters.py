@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from billing_site.prepared import run
 from metering.core.measuring import Aggregation, MeterDefinition, weighted_properties
@@ -15,7 +16,8 @@ class CountingMeter:
 
     id: int
     definition: MeterDefinition
-    window_days: int
+    # How far back in the tenant's time an event may lie.
+    window: timedelta
     rejects_late: bool
 
 
@@ -60,7 +62,8 @@ def counting_meters(*, afresh: bool = False) -> Meters:
         definition = _known.get(meter_id)
         if definition is None or definition.code != code:
             definition = definition_of(Meter.objects.get(pk=meter_id))
-        counting = CountingMeter(meter_id, definition, window_days, late_policy == Meter.LatePolicy.REJECT)
+        window, rejects_late = timedelta(days=window_days), late_policy == Meter.LatePolicy.REJECT
+        counting = CountingMeter(meter_id, definition, window, rejects_late)
         by_type.setdefault(event_type, []).append(counting)
         sum_of_ids += meter_id
     meters = Meters(by_type, sum_of_ids, read_at)

@@ -14,7 +14,7 @@ from billing_site.prepared import run
 from metering.core.identity import Content, differing_fields
 from metering.core.measuring import Reading
 from metering.selectors.events import stored_contents
-from metering.services.arrays import bytes_array, columns, plain_array, text_array, uuid_array
+from metering.services.arrays import bytes_array, columns, plain_array, text_array, time_array, uuid_array
 from metering.services.candidates import Candidate, Group
 from metering.services.requests import ACCEPTED, CONFLICT, DUPLICATE, REJECTED, UNMATCHED, Outcome
 from subscriptions.core.money import plain
@@ -23,8 +23,6 @@ from subscriptions.core.money import plain
 REMEMBERED_SECONDS = 2 * 24 * 3600
 # Requests with fewer events are not worth a question to Redis.
 BATCH_MIN = 20
-
-_encode = msgspec.json.Encoder(decimal_format="number").encode
 
 # How long to wait for locks is set before the first row is claimed: NULL leaves the connection's own setting.
 # Keys are claimed in the order of the arrays. `IS TRUE` keeps the look-up a hashed one, whatever number of rows the planner expects.
@@ -54,18 +52,23 @@ JOIN unnest(%s::text[], %s::bytea[]) AS wanted (subject, digest) USING (subject,
 """
 
 
-def answer_known(group: Group, posting_id: UUID) -> None:
+Batch = tuple[str, Sequence[Candidate]]
+"""The events of one large request, and the key under which Redis knows it."""
+
+
+def answer_known(group: Group, posting_id: UUID) -> Sequence[Batch]:
     """
-    Answer the events of batches that Redis knows and PostgreSQL confirms; the others go the normal way.
+    Answer the events of batches that Redis knows and PostgreSQL confirms; the others go the normal way. Return all batches, for `remember`.
 
     No repeat is ever answered on Redis's word, and without Redis every event goes the normal way. Redis is told of whole
     requests, and only of large ones: a small one's repeat costs as little on the normal way (ADR 0003).
     """
-    batches = group.batches(BATCH_MIN)
-    known = cache.get_many([_key(batch) for batch in batches])
+    batches = [(_key(batch), batch) for batch in group.batches(BATCH_MIN)]
+    known = cache.get_many([key for key, _ in batches])
     if known:
-        repeats = [one for batch, value in zip(batches, known, strict=True) if value is not None for one in batch]
+        repeats = [one for (_, batch), value in zip(batches, known, strict=True) if value is not None for one in batch]
         answer_repeats(repeats, posting_id=posting_id)
+    return batches
 
 
 def answer_repeats(candidates: Sequence[Candidate], *, posting_id: UUID | None = None) -> None:
@@ -126,9 +129,9 @@ def insert(
             text_array([event.source for event in events]),
             text_array([event.id for event in events]),
             text_array([event.type for event in events]),
-            plain_array([candidate.occurred_at.isoformat() for candidate in ordered]),
+            time_array([candidate.occurred_at for candidate in ordered]),
             plain_array([event.time is not None for event in events]),
-            text_array([_encode(event.data).decode() for event in events]),
+            text_array([candidate.text for candidate in ordered]),
             text_array([_counts_document(candidate) for candidate in ordered]),
             text_array([candidate.unmatched_code for candidate in ordered]),
             posting_id,
@@ -158,14 +161,14 @@ def explain_conflicts(group: Group) -> None:
         outcome.detail = f"An event with this source and id is stored already, and differs in {names}."
 
 
-def remember(group: Group) -> None:
+def remember(batches: Sequence[Batch]) -> None:
     """Tell Redis the batches that are stored now, so that their repeats find the short path."""
-    stored = [
-        batch
-        for batch in group.batches(BATCH_MIN)
+    stored = {
+        key: b"1"
+        for key, batch in batches
         if all(one.outcome is not None and one.outcome.event_id is not None for one in batch)
-    ]
-    cache.set_many({_key(batch): b"1" for batch in stored}, seconds=REMEMBERED_SECONDS)
+    }
+    cache.set_many(stored, seconds=REMEMBERED_SECONDS)
 
 
 _identity = attrgetter("identity")
@@ -173,14 +176,16 @@ _identity = attrgetter("identity")
 
 def _key(batch: Sequence[Candidate]) -> str:
     """Return the key of a request: a digest of its events' identities, in their order."""
-    identities = b"".join([candidate.event.subject.encode() + candidate.digest for candidate in batch])
+    identities = b"".join(
+        [subject.encode() + digest for subject, digest in [candidate.identity for candidate in batch]]
+    )
     return cache.key(batch[0].event.subject, "batch", blake2b(identities, digest_size=16).hexdigest())
 
 
 def _counts_document(candidate: Candidate) -> str:
     """Return [[balance, dimension key, quantity], …]; quantities are texts, so that no JSON reader makes them floats."""
     rows = [
-        f'[{one.balance.id},{_quoted(one.dimension_key)},"{plain(one.quantity)}"{_seen(one.reading)}]'
+        f'{_beginning(one.balance.id, one.dimension_key)}{plain(one.quantity)}"{_seen(one.reading)}]'
         for one in candidate.counts
     ]
     return "[" + ",".join(rows) + "]"
@@ -192,5 +197,5 @@ def _seen(reading: Reading | None) -> str:
 
 
 @lru_cache(maxsize=10_000)
-def _quoted(text: str) -> str:
-    return _encode(text).decode()
+def _beginning(balance_id: int, dimension_key: str) -> str:
+    return f'[{balance_id},{msgspec.json.encode(dimension_key).decode()},"'

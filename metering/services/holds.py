@@ -15,7 +15,7 @@ from billing_site.database import among
 from billing_site.prepared import run
 from metering.models import Authorization, MeterBalance, TenantSpend
 from metering.selectors.authorizations import HOLD_COLUMNS, Hold
-from metering.services.arrays import bytes_array, columns, plain_array, text_array, uuid_array
+from metering.services.arrays import bytes_array, columns, plain_array, text_array, time_array, uuid_array
 from metering.services.posting import LockedBalance
 from subscriptions.core.money import exact
 
@@ -174,8 +174,8 @@ def insert(holds: Sequence[Hold], balances: Iterable[LockedBalance], *, written_
             plain_array([hold.overage_quantity for hold in holds]),
             plain_array([hold.amount_precise for hold in holds]),
             text_array([hold.decision for hold in holds]),
-            plain_array([hold.authorized_at.isoformat() for hold in holds]),
-            plain_array([hold.expires_at.isoformat() for hold in holds]),
+            time_array([hold.authorized_at for hold in holds]),
+            time_array([hold.expires_at for hold in holds]),
         ],
     )
     return len(inserted.fetchall()) == len(holds)
@@ -192,7 +192,7 @@ def change(holds: Sequence[Hold], balances: Iterable[LockedBalance], *, written_
             plain_array([hold.quantity for hold in holds]),
             plain_array([hold.overage_quantity for hold in holds]),
             plain_array([hold.amount_precise for hold in holds]),
-            plain_array([hold.expires_at.isoformat() for hold in holds]),
+            time_array([hold.expires_at for hold in holds]),
             text_array([hold.status for hold in holds]),
             text_array([hold.freed_by for hold in holds]),
             plain_array([hold.settled_quantity for hold in holds]),

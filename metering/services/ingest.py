@@ -56,7 +56,7 @@ def record_events(
     """
     posting_id = posting_id or uuid7()
     group = Group(requests)
-    event_rows.answer_known(group, posting_id)
+    batches = event_rows.answer_known(group, posting_id)
     meters = counting_meters()
     for _ in range(RESOLUTIONS_MAX):
         classify(group, meters)
@@ -71,7 +71,7 @@ def record_events(
         raise RuntimeError(f"what a group counts for changed {RESOLUTIONS_MAX} times while it was being resolved")
     group.answer_followers()
     event_rows.explain_conflicts(group)
-    event_rows.remember(group)
+    event_rows.remember(batches)
     return [_report(group, index, views) for index in range(len(requests))]
 
 
@@ -193,9 +193,7 @@ def fold(candidates: Sequence[Candidate]) -> list[Movement]:
 def _settle(candidate: Candidate) -> None:
     """Say of a stored event what it is; its repeats within the group follow it."""
     status = ACCEPTED if candidate.counts else UNMATCHED
-    candidate.outcome = Outcome(
-        status, code=candidate.unmatched_code, detail=candidate.unmatched_detail, event_id=candidate.uuid
-    )
+    candidate.outcome = Outcome(status, candidate.unmatched_code, candidate.unmatched_detail, candidate.uuid)
 
 
 def _report(group: Group, index: int, views: dict[int, BalanceView]) -> IngestReport:

@@ -17,7 +17,7 @@ from metering.core.burndown import Grant, GrantKind, burn_order, split, walk
 from metering.models import LedgerEntry, MeterBalance, SegmentTotal
 from metering.selectors.thresholds import Watch
 from metering.services import thresholds
-from metering.services.arrays import columns, plain_array, text_array
+from metering.services.arrays import columns, plain_array, text_array, time_array
 from subscriptions.core.money import exact
 from subscriptions.services import outbox
 
@@ -530,7 +530,7 @@ def _entry_arrays(entries: Sequence[_Entry]) -> list[str]:
         plain_array(balances),
         plain_array(grants),
         text_array(kinds),
-        plain_array([segment.isoformat() for segment in segments]),
+        time_array(segments),
         text_array(keys),
         plain_array(quantities),
         plain_array(events),
@@ -540,7 +540,7 @@ def _entry_arrays(entries: Sequence[_Entry]) -> list[str]:
 def _total_arrays(movements: Sequence[Movement]) -> list[str]:
     return [
         plain_array([movement.balance_id for movement in movements]),
-        plain_array([movement.segment_at.isoformat() for movement in movements]),
+        time_array([movement.segment_at for movement in movements]),
         text_array([movement.dimension_key for movement in movements]),
         plain_array([movement.quantity for movement in movements]),
         plain_array([movement.events for movement in movements]),

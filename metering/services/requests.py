@@ -12,6 +12,8 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from metering.core.decision import Decision
 from metering.selectors.authorizations import FoundHold
 from metering.selectors.balances import BalanceView
@@ -59,8 +61,7 @@ class Record:
     now: datetime
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, gc=False):
     """What became of one event."""
 
     # accepted, duplicate, conflict, rejected or unmatched.

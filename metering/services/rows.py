@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from django.db import connection, models
 
-from metering.services.arrays import columns, plain_array, text_array, uuid_array
+from metering.services.arrays import columns, plain_array, text_array, time_array, uuid_array
 
 _UNQUOTED = frozenset({"bigint", "integer", "smallint", "numeric", "boolean"})
 
@@ -80,5 +80,5 @@ def _array(type_: str, values: tuple[Any, ...]) -> str:
     if type_ == "jsonb":
         return text_array([msgspec.json.encode(value).decode() for value in values])
     if type_.startswith("timestamp"):
-        return plain_array(None if value is None else value.isoformat() for value in values)
+        return time_array(values)
     return plain_array(values) if type_ in _UNQUOTED else text_array(values)

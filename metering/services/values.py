@@ -13,7 +13,7 @@ from decimal import Decimal
 
 from billing_site.prepared import run
 from metering.core.measuring import Aggregation, Reading, fold
-from metering.services.arrays import bytes_array, plain_array, text_array
+from metering.services.arrays import bytes_array, plain_array, text_array, time_array
 from metering.services.posting import Movement
 from subscriptions.core.money import exact
 
@@ -172,7 +172,7 @@ def _standing(moved: Sequence[ValueMovement]) -> dict[tuple[int, str], _Standing
         _STANDING,
         [
             plain_array([one.balance_id for one in movements]),
-            plain_array([one.segment_at.isoformat() for one in movements]),
+            time_array([one.segment_at for one in movements]),
             text_array([one.dimension_key for one in movements]),
         ],
     )
@@ -191,7 +191,7 @@ def _stand(standing: Sequence[tuple[ValueMovement, Reading]]) -> None:
         [
             plain_array([one.movement.balance_id for one, _ in standing]),
             text_array([one.movement.dimension_key for one, _ in standing]),
-            plain_array([reading.occurred_at.isoformat() for _, reading in standing]),
+            time_array([reading.occurred_at for _, reading in standing]),
             text_array([reading.source for _, reading in standing]),
             text_array([reading.event_id for _, reading in standing]),
         ],

@@ -20,7 +20,7 @@ from metering.core.windows import bucket_of, counts_after
 from metering.models import MeterBalance
 from metering.selectors.terms import TERMS_OF_CHANGE, TERMS_OF_PERIOD, pools_of_version, window_lengths
 from metering.selectors.windows import usage_in_buckets
-from metering.services.arrays import columns, plain_array, text_array
+from metering.services.arrays import columns, plain_array, text_array, time_array
 from subscriptions.core.money import exact
 from subscriptions.models import BillingPeriod
 from subscriptions.selectors.agreement import terms_id_in
@@ -108,7 +108,7 @@ def fill(periods: Iterable[BillingPeriod]) -> None:
     if not with_windows:
         return
     tenants = plain_array([period.tenant_id for period in with_windows])
-    starts = plain_array([period.starts_at.isoformat() for period in with_windows])
+    starts = time_array([period.starts_at for period in with_windows])
     before = {
         (tenant_id, starts_at): terms_before for tenant_id, starts_at, terms_before in run(_BEFORE, [tenants, starts])
     }
@@ -172,7 +172,7 @@ def _add(moved: dict[_Bucket, Decimal], oldest: dict[_Bucket, datetime]) -> None
             plain_array(meters),
             text_array(pools),
             plain_array(seconds),
-            plain_array([at.isoformat() for at in instants]),
+            time_array(instants),
             plain_array([moved[bucket] for bucket in buckets]),
             plain_array([oldest[bucket].isoformat() if bucket in oldest else "-infinity" for bucket in buckets]),
         ],

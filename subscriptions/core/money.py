@@ -198,11 +198,17 @@ def plain(number: Decimal) -> str:
     >>> plain(Decimal("3659.1740")), plain(Decimal("-0.00")), plain(Decimal("1E+2"))
     ('3659.174', '0', '100')
     """
-    _check_magnitude(number)
-    if not number:
-        return "0"
-    text = format(number, "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    text = str(number)
+    # Most are short and have decimals: asking these whether they are finite and how large costs more than trimming them.
+    if "." not in text or "E" in text or len(text) > _MAGNITUDE_MAX:
+        _check_magnitude(number)
+        if not number:
+            return "0"
+        text = format(number, "f")
+        if "." not in text:
+            return text
+    text = text.rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
 
 
 def _ratio(number: Decimal | Fraction | int) -> tuple[int, int]:

@@ -1,5 +1,6 @@
-"""Every text, number and byte string comes back from PostgreSQL as it was put into an array literal."""
+"""Every text, number, instant and byte string comes back from PostgreSQL as it was put into an array literal."""
 
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from uuid import UUID
 
@@ -8,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from billing_site.prepared import run
-from metering.services.arrays import bytes_array, plain_array, text_array, uuid_array
+from metering.services.arrays import bytes_array, plain_array, text_array, time_array, uuid_array
 
 pytestmark = pytest.mark.django_db
 
@@ -39,9 +40,18 @@ def test_numbers(values):
 
 
 @HERE
-@given(st.lists(st.binary(max_size=40), max_size=20))
+@given(st.lists(st.binary(max_size=40), max_size=20) | st.lists(st.binary(min_size=16, max_size=16), max_size=20))
 def test_byte_strings(values):
     assert [bytes(value) for value in through(bytes_array(values), "bytea")] == values
+
+
+ZONES = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+
+
+@HERE
+@given(st.lists(st.none() | st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=ZONES), max_size=20))
+def test_instants(values):
+    assert through(time_array(values), "timestamptz") == values
 
 
 @HERE

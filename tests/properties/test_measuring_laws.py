@@ -4,10 +4,12 @@ from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
 
-from hypothesis import given, settings
+import msgspec
+import pytest
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from metering.core.identity import Content, canonical, differing_fields, digest, fingerprint
+from metering.core.identity import Content, canonical, differing_fields, digest, fingerprint, is_canonical
 from metering.core.measuring import (
     Aggregation,
     Measured,
@@ -157,6 +159,54 @@ def test_numbers_have_one_text_each(one, other):
     assert (canonical(one) == canonical(other)) is (one == other)
     if abs(Decimal(one).adjusted()) < 1000:
         assert Decimal(canonical(one)) == one
+
+
+_encode = msgspec.json.Encoder(decimal_format="number", order="sorted").encode
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
+# Such as most events hold, and what lies next to it: escapes, numbers as words, words that begin like one, edges of size.
+plain_objects = st.dictionaries(
+    words,
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-1, 10**19) | words | st.text('-0.19Ee"\\\n\x7f\u2028,:{}', max_size=3),
+        lambda inner: st.dictionaries(words, inner, max_size=3),
+        max_leaves=6,
+    ),
+    max_size=5,
+)
+
+
+@given(plain_objects | objects)
+@example({"a": Decimal("-0")})
+@example({"a": Decimal(10) ** 17, "b": {"c": {}}, "": {}})
+@example({"b": 10**18, "a": '":1,"'})
+@settings(deadline=None, max_examples=500)
+def test_what_passes_for_canonical_text_is_it(document):
+    text = _encode(document).decode()
+    if is_canonical(text):
+        assert text == canonical(document)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{}", True),
+        ('{"model":"opus é","tokens":7,"usage":{"cached":true,"in":0,"none":null},"z":{}}', True),
+        ('{"a":999999999999999999}', True),
+        ('{"a":1000000000000000000}', False),
+        ('{"a":"7.0"}', False),
+        ('{"a":"-7"}', False),
+        ('{"a":"7 days"}', False),
+        ('{"a":-7}', False),
+        ('{"a":7.5}', False),
+        ('{"a":0.5}', False),
+        ('{"a":1e3}', False),
+        ('{"a":"\\n"}', False),
+        ('{"a":[1]}', False),
+        ('{"a":1}\n', False),
+    ],
+)
+def test_common_texts_are_seen_to_be_canonical_and_others_left_to_the_careful_way(text, expected):
+    assert is_canonical(text) is expected
 
 
 readings = st.lists(
