@@ -21,7 +21,7 @@ from metering.selectors.windows import WindowUses
 from metering.services import holds
 from metering.services.calls import Answer, Call, find_call
 from metering.services.ingest import StaleBalances
-from metering.services.posting import LockedBalance
+from metering.services.locked import LockedBalance
 from metering.services.requests import Authorize, Extend, GateAnswer
 from metering.services.room import Room, state_of
 from metering.services.settling import AuthorizationEnded

@@ -18,7 +18,7 @@ from metering.selectors.authorizations import FoundHold, find_holds
 from metering.services import holds
 from metering.services.authorize import Calls
 from metering.services.ingest import RESOLUTIONS_MAX, Stale, StaleMeters, lock_placed
-from metering.services.posting import lock_balances
+from metering.services.locked import lock_balances
 from metering.services.requests import Authorize, Ended, Extend, GateAnswer, GateRequest, Release
 from metering.services.settling import Endings
 from subscriptions.services import audit

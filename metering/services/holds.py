@@ -16,7 +16,7 @@ from billing_site.prepared import run
 from metering.models import Authorization, MeterBalance, TenantSpend
 from metering.selectors.authorizations import HOLD_COLUMNS, Hold
 from metering.services.arrays import bytes_array, columns, plain_array, text_array, time_array, uuid_array
-from metering.services.posting import LockedBalance
+from metering.services.locked import LockedBalance
 from subscriptions.core.money import exact
 
 

@@ -18,7 +18,8 @@ from metering.selectors.meters import Meters, counting_meters
 from metering.selectors.placement import PlacedBalance, forget_placements
 from metering.services import event_rows, windows
 from metering.services.candidates import Candidate, Group, classify
-from metering.services.posting import BalanceRow, LockedBalance, Movement, lock_balances, post
+from metering.services.locked import BalanceRow, LockedBalance, lock_balances
+from metering.services.posting import Movement, post
 from metering.services.requests import ACCEPTED, UNMATCHED, IngestReport, Outcome, Record
 from metering.services.values import ValueMovement, take_in
 from subscriptions.core.money import exact

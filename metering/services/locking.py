@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from django.db import transaction
 
 from metering.models import MeterBalance
-from metering.services.posting import LockedBalance, lock_balances
+from metering.services.locked import LockedBalance, lock_balances
 
 TRIES_MAX = 8
 

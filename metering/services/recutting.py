@@ -23,7 +23,8 @@ from metering.core.segments import cut, cuts_of, meets, segment_start
 from metering.models import CreditGrant, MeterBalance
 from metering.selectors.grants import pool_grants, pool_key
 from metering.selectors.terms import pools_of_version
-from metering.services.posting import LockedBalance, Movement, lock_balances, post
+from metering.services.locked import LockedBalance, lock_balances
+from metering.services.posting import Movement, post
 from metering.services.thresholds import Cause
 from metering.services.watching import look
 from subscriptions.core.money import exact

@@ -17,8 +17,9 @@ from metering.selectors.segments import segment_of
 from metering.selectors.terms import pools_of_version
 from metering.services import windows
 from metering.services.arrays import columns, plain_array, text_array, uuid_array
+from metering.services.locked import LockedBalance
 from metering.services.locking import lock_pools
-from metering.services.posting import LockedBalance, Movement, post
+from metering.services.posting import Movement, post
 from metering.services.values import ValueMovement, take_back
 from subscriptions.core.pricing import clamp_event
 from subscriptions.models import Tenant

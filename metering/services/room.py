@@ -21,7 +21,7 @@ from metering.selectors.estimates import Estimator
 from metering.selectors.placement import PlacedPeriod
 from metering.selectors.windows import WindowUses
 from metering.services.calls import Call
-from metering.services.posting import LockedBalance
+from metering.services.locked import LockedBalance
 from subscriptions.core.money import exact
 
 _ZERO = Decimal(0)

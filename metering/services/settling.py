@@ -20,7 +20,7 @@ from metering.selectors.meters import counting_meters
 from metering.services import event_rows, holds
 from metering.services.candidates import Candidate, Group, classify
 from metering.services.ingest import StaleMeters, post_counted, views_of
-from metering.services.posting import LockedBalance
+from metering.services.locked import LockedBalance
 from metering.services.requests import (
     ACCEPTED,
     CONFLICT,

@@ -13,7 +13,7 @@ from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 from django.db import transaction
@@ -27,12 +27,10 @@ from metering.models import MeterBalance, ThresholdCrossing, ThresholdWatch
 from metering.selectors.balances import Standing, balance_views
 from metering.selectors.thresholds import Watch, amounts_of_periods, overage_amount, quantity_for_life, watches
 from metering.services.arrays import columns, plain_array, text_array, uuid_array
+from metering.services.locked import LockedBalance
 from subscriptions.core.money import as_fraction, plain, precise
 from subscriptions.models import BillingPeriod, Meter, Tenant
 from subscriptions.services import outbox
-
-if TYPE_CHECKING:  # posting calls this module
-    from metering.services.posting import LockedBalance
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +44,7 @@ _Owner = tuple[int, int | None, str]
 class _Look:
     """Thresholds of one owner that look at the same position: of a pool or a tenant, in a period or over its life."""
 
-    balance: "LockedBalance"
+    balance: LockedBalance
     watch: Watch
     now: datetime
     thresholds: Sequence[Threshold]
@@ -67,7 +65,7 @@ class _Look:
 
 
 def cross(
-    balances: Iterable["LockedBalance"], *, now_of: Mapping[int, datetime], cause: Cause = Cause.USAGE
+    balances: Iterable[LockedBalance], *, now_of: Mapping[int, datetime], cause: Cause = Cause.USAGE
 ) -> list[UUID]:
     """
     Tell of the thresholds that these balances have reached, and return the ids of the new crossings.
@@ -114,7 +112,7 @@ def lock_watches(tenant_ids: Iterable[int]) -> list[ThresholdWatch]:
     return locked
 
 
-def _ask(balances: Iterable["LockedBalance"]) -> None:
+def _ask(balances: Iterable[LockedBalance]) -> None:
     """Give balances that were not found by a placement what is to be told of them."""
     unknown = {balance.row.pk: balance for balance in balances if not balance.watch_is_known}
     found = watches(unknown) if unknown else {}
@@ -122,7 +120,7 @@ def _ask(balances: Iterable["LockedBalance"]) -> None:
         balance.watch, balance.watch_is_known = found.get(balance_id), True
 
 
-def _looks(balance: "LockedBalance", watch: Watch, now: datetime) -> list[_Look]:
+def _looks(balance: LockedBalance, watch: Watch, now: datetime) -> list[_Look]:
     looks = []
     of_both = ((False, watch.of_pool(now), watch.told_of_pool), (True, watch.of_tenant, watch.told_of_tenant))
     for of_tenant, thresholds, told in of_both:
@@ -170,7 +168,7 @@ def _position(look: _Look, amount: Fraction, cap: Decimal | None) -> Position:
     return Position(quantity=quantity, amount=amount)
 
 
-def included_now(balance: "LockedBalance", watch: Watch, now: datetime) -> Decimal | None:
+def included_now(balance: LockedBalance, watch: Watch, now: datetime) -> Decimal | None:
     """
     Return what is included in a balance's period at the tenant's time, and once the period has ended, at its end.
 

@@ -13,8 +13,8 @@ from django.db import transaction
 from metering.core.thresholds import Measure, Once, Position, Threshold, line_of, reached
 from metering.models import MeterBalance, ThresholdCrossing, ThresholdWatch
 from metering.selectors.thresholds import Watch
+from metering.services.locked import LockedBalance
 from metering.services.locking import lock_pools
-from metering.services.posting import LockedBalance
 from metering.services.thresholds import Cause, cross, included_now, lock_watches, raise_epochs
 from subscriptions.core.money import precise
 

@@ -21,13 +21,13 @@ from metering.models import MeterBalance
 from metering.selectors.terms import TERMS_OF_CHANGE, TERMS_OF_PERIOD, pools_of_version, window_lengths
 from metering.selectors.windows import usage_in_buckets
 from metering.services.arrays import columns, plain_array, text_array, time_array
+from metering.services.locked import LockedBalance
 from subscriptions.core.money import exact
 from subscriptions.models import BillingPeriod
 from subscriptions.selectors.agreement import terms_id_in
 
 if TYPE_CHECKING:  # they open periods, and so come to this module
     from metering.services.candidates import Candidate
-    from metering.services.posting import LockedBalance
 
 _ZERO = Decimal(0)
 
@@ -91,7 +91,7 @@ def record(counted: "Iterable[Candidate]") -> None:
     _add(moved, oldest)
 
 
-def take_out(balance: "LockedBalance", *, occurred_at: datetime, quantity: Decimal) -> None:
+def take_out(balance: LockedBalance, *, occurred_at: datetime, quantity: Decimal) -> None:
     """Take a reversed event's quantity out of its buckets, as far as they still count. The caller holds the balance's lock."""
     row = balance.row
     run(_TAKE_OUT, [quantity, row.tenant_id, row.meter_id, row.pool, occurred_at])
