@@ -11,8 +11,9 @@ from billing_site.http.serializers import TimestampField
 from billing_site.http.wire import timestamp
 from invoices.models import Invoice, InvoiceLine
 from subscriptions.core.money import plain
-from subscriptions.models import BillingPeriod, Subscription, TestClock
+from subscriptions.models import BillingPeriod, ScheduledChange, Subscription, TestClock
 from subscriptions.selectors.catalog import money_text
+from subscriptions.selectors.pending import CANCEL, PendingChange, pending_changes
 
 PERIODS_SHOWN = 24  # two years of months; older ones are found by their invoices
 
@@ -79,18 +80,44 @@ class BillingPeriodDocument(PeriodDocument):
     closed_at = TimestampField(allow_null=True)
 
 
+class VersionReference(serializers.Serializer[Any]):
+    """A tier's version."""
+
+    tier = serializers.CharField()
+    version = serializers.IntegerField()
+
+
+class PendingChangeDocument(serializers.Serializer[Any]):
+    """What is still to come of a subscription, and may be undone."""
+
+    id = serializers.CharField(help_text=f"That of the change; `{CANCEL}` for the cancellation.")
+    kind = serializers.ChoiceField(["tier", "anchor", "cancel"])
+    to = VersionReference(allow_null=True, help_text="Of a change of tier.")
+    anchor_at = TimestampField(allow_null=True, help_text="Of a move of the anchor.")
+    effective_at = TimestampField(
+        allow_null=True, help_text="When it is expected; null where the subscription ends before, or is paused."
+    )
+    at_boundary = serializers.BooleanField(help_text="Whether it comes with the beginning of a period.")
+
+
 class SubscriptionDocument(serializers.Serializer[Any]):
-    """A tenant on a tier, with its newest periods."""
+    """A tenant on a tier, with its newest periods, and what is still to come."""
 
     id = serializers.UUIDField()
     tenant = serializers.CharField()
     tier = serializers.CharField()
     version = serializers.IntegerField()
-    status = serializers.ChoiceField(["scheduled", "active", "ending", "ended"])
+    status = serializers.ChoiceField(
+        ["scheduled", "trialing", "active", "ending", "paused", "ended"],
+        help_text="`scheduled`: starts later. `ending`: is cancelled and runs on, perhaps in a trial, until `ends_at`.",
+    )
     starts_at = TimestampField()
+    trial_ends_at = TimestampField(allow_null=True)
+    paused_at = TimestampField(allow_null=True, help_text="Since when it is paused; null again when it is resumed.")
     ends_at = TimestampField(allow_null=True)
     anchor_at = serializers.CharField(help_text="The anchor's local wall time.")
     timezone = serializers.CharField(help_text="The zone in which the anchor is read.")
+    pending_changes = PendingChangeDocument(many=True)
     periods = BillingPeriodDocument(
         many=True, help_text=f"The newest first, at most {PERIODS_SHOWN}; earlier ones stand on their invoices."
     )
@@ -149,19 +176,30 @@ def line_document(line: InvoiceLine) -> dict[str, Any]:
 
 
 def subscription_document(subscription: Subscription, *, now: datetime) -> dict[str, Any]:
-    """Return a subscription with its `newest_periods`, which the caller has prefetched: the newest first, at most PERIODS_SHOWN."""
+    """
+    Return a subscription, of which the caller has prefetched the `newest_periods` (the newest first, at most PERIODS_SHOWN), and the
+    `waiting_changes`, in the order in which they were asked for.
+    """
+    periods: list[BillingPeriod] = subscription.newest_periods  # type: ignore[attr-defined]
+    newest = periods[0] if periods else None
+    waiting: list[ScheduledChange] = subscription.waiting_changes  # type: ignore[attr-defined]
     anchor = datetime.combine(subscription.anchor_date, subscription.anchor_time)
     return {
         "id": str(subscription.public_id),
         "tenant": subscription.tenant.code,
         "tier": subscription.version.tier.code,
         "version": subscription.version.number,
-        "status": _status(subscription, now),
+        "status": _status(subscription, newest, now),
         "starts_at": timestamp(subscription.starts_at),
+        "trial_ends_at": _instant(subscription.trial_ends_at),
+        "paused_at": _instant(subscription.paused_at),
         "ends_at": _instant(subscription.ends_at),
         "anchor_at": anchor.isoformat(),
         "timezone": subscription.anchor_zone,
-        "periods": [_period(period) for period in subscription.newest_periods],  # type: ignore[attr-defined]
+        "pending_changes": [
+            _pending_change(one) for one in pending_changes(subscription, scheduled=waiting, newest=newest, now=now)
+        ],
+        "periods": [_period(period) for period in periods],
     }
 
 
@@ -175,12 +213,30 @@ def clock_document(clock: TestClock) -> dict[str, Any]:
     }
 
 
-def _status(subscription: Subscription, now: datetime) -> str:
+def _status(subscription: Subscription, newest: BillingPeriod | None, now: datetime) -> str:
     if now < subscription.starts_at:
         return "scheduled"
-    if subscription.ends_at is None:
-        return "active"
-    return "ending" if now < subscription.ends_at else "ended"
+    if subscription.ends_at is not None and subscription.ends_at <= now:
+        return "ended"
+    if subscription.paused_at is not None:
+        return "paused"
+    if subscription.ends_at is not None:
+        return "ending"
+    is_trial = newest is not None and newest.kind == BillingPeriod.Kind.TRIAL and now < newest.ends_at
+    return "trialing" if is_trial else "active"
+
+
+def _pending_change(pending: PendingChange) -> dict[str, Any]:
+    change = pending.scheduled
+    version = change.to_version if change is not None and pending.kind == "tier" else None
+    return {
+        "id": pending.id,
+        "kind": pending.kind,
+        "to": None if version is None else {"tier": version.tier.code, "version": version.number},
+        "anchor_at": None if change is None else _instant(change.anchor_at),
+        "effective_at": _instant(pending.effective_at),
+        "at_boundary": pending.at_boundary,
+    }
 
 
 def _period(period: BillingPeriod) -> dict[str, Any]:

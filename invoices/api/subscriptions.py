@@ -20,7 +20,7 @@ from billing_site.http.serializers import CodeField, StrictSerializer, Timestamp
 from invoices.api.documents import PERIODS_SHOWN, SubscriptionDocument, subscription_document
 from invoices.api.repeatable import answer_once
 from invoices.services import subscribing
-from subscriptions.models import BillingPeriod, Subscription, Tenant, TierVersion
+from subscriptions.models import BillingPeriod, ScheduledChange, Subscription, Tenant, TierVersion
 from subscriptions.selectors.catalog import get_tier, get_version, live_version
 from subscriptions.selectors.clock import now_for, wall_now
 from subscriptions.selectors.tenants import TenantNotFound, get_tenant
@@ -51,15 +51,6 @@ class StartInput(StrictSerializer):
         required=False,
         allow_null=True,
         help_text="Local days; 0 for no trial. The version's if absent, once per tenant and tier.",
-    )
-
-
-class CancelInput(StrictSerializer):
-    """How a subscription ends."""
-
-    when = serializers.ChoiceField([subscribing.NOW, subscribing.PERIOD_END])
-    credit = serializers.ChoiceField(
-        ["unused", "none"], default="unused", help_text="What becomes of the unused part of the running fee."
     )
 
 
@@ -120,45 +111,22 @@ class SubscriptionDetail(APIView):
 
     @extend_schema(operation_id="get_subscription", summary="Show a subscription", responses=SubscriptionDocument)
     def get(self, request: Request, subscription: UUID) -> Response:
-        """With its newest periods."""
+        """With its newest periods, and what is still to come."""
         NO_PARAMETERS.read(request)
         return Response(shown(find_subscription(subscription)))
 
 
-class Cancellation(APIView):
-    """Ends a subscription."""
-
-    required_scopes = {"POST": "manage"}
-
-    @extend_schema(
-        operation_id="cancel_subscription",
-        summary="Cancel a subscription",
-        request=CancelInput,
-        parameters=[IDEMPOTENCY_KEY],
-        responses=SubscriptionDocument,
-    )
-    def post(self, request: Request, subscription: UUID) -> Response:
-        """Now or at the end of the period; the final invoice comes when the last period closes."""
-        NO_PARAMETERS.read(request)
-        values = CancelInput.checked(request.data)
-
-        def cancel() -> tuple[int, dict[str, Any]]:
-            row = find_subscription(subscription)
-            now = now_for(row.tenant)
-            subscribing.cancel_subscription(subscription_id=row.pk, now=now, actor=actor_of(request), **values)
-            return 200, shown(find_subscription(subscription))
-
-        return answer_once(request, cancel)
-
-
 def _subscriptions() -> Any:
     newest = BillingPeriod.objects.order_by("-sequence")[:PERIODS_SHOWN]
-    periods = Prefetch("periods", newest, to_attr="newest_periods")
-    return Subscription.objects.select_related("tenant__test_clock", "version__tier").prefetch_related(periods)
+    waiting = ScheduledChange.objects.filter(status=ScheduledChange.Status.SCHEDULED).select_related("to_version__tier")
+    return Subscription.objects.select_related("tenant__test_clock", "version__tier").prefetch_related(
+        Prefetch("periods", newest, to_attr="newest_periods"),
+        Prefetch("scheduled_changes", waiting.order_by("wanted_at", "pk"), to_attr="waiting_changes"),
+    )
 
 
 def find_subscription(public_id: UUID) -> Subscription:
-    """Return a subscription with all that `shown` reads. Raises SubscriptionNotFound (404)."""
+    """Return a subscription with all that its document shows. Raises SubscriptionNotFound (404)."""
     found = _subscriptions().filter(public_id=public_id).first()
     if found is None:
         raise SubscriptionNotFound(f"There is no subscription {public_id}.")
@@ -166,7 +134,7 @@ def find_subscription(public_id: UUID) -> Subscription:
 
 
 def shown(subscription: Subscription) -> dict[str, Any]:
-    """Return the document of a subscription."""
+    """Return the document of a subscription that `find_subscription` found, in its tenant's time."""
     return subscription_document(subscription, now=now_for(subscription.tenant))
 
 

@@ -14,8 +14,9 @@ from invoices.api.invoices import (
     Verification,
     Voiding,
 )
+from invoices.api.lifecycle import AnchorMove, Cancellation, Pause, Reactivation, Resumption, Undoing
 from invoices.api.quotes import Quotes
-from invoices.api.subscriptions import Cancellation, SubscriptionDetail, Subscriptions
+from invoices.api.subscriptions import SubscriptionDetail, Subscriptions
 from invoices.api.trials import TrialEnd
 
 # Only what may be an id of the operator's reaches a view; anything else is no address.
@@ -40,6 +41,11 @@ urlpatterns: list[URLPattern | URLResolver] = [
         name="subscription-statement",
     ),
     path("subscriptions/<uuid:subscription>/trial", TrialEnd.as_view(), name="subscription-trial"),
+    path("subscriptions/<uuid:subscription>/pause", Pause.as_view(), name="subscription-pause"),
+    path("subscriptions/<uuid:subscription>/resume", Resumption.as_view(), name="subscription-resume"),
+    path("subscriptions/<uuid:subscription>/reactivate", Reactivation.as_view(), name="subscription-reactivate"),
+    path("subscriptions/<uuid:subscription>/anchor", AnchorMove.as_view(), name="subscription-anchor"),
+    path("subscriptions/<uuid:subscription>/undo", Undoing.as_view(), name="subscription-undo"),
     path("quotes", Quotes.as_view(), name="quotes"),
     path("events/<uuid:event>", EventExplanation.as_view(), name="event"),
     path("test-clocks", TestClocks.as_view(), name="test-clocks"),

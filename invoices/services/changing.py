@@ -126,14 +126,14 @@ def carry_out_overdue(subscriptions: Sequence[Subscription], *, now: datetime) -
         _carry_out(by_id[change.subscription_id], change, now)
 
 
-def undo_change(*, change: ScheduledChange, now: datetime, actor: str) -> ScheduledChange:
-    """Take back a change that was scheduled. Raises NothingToUndo (409) once its period is open, or its time has come."""
-    with transaction.atomic():
-        bring_up(lock_subscription(change.subscription_id), now=now)
-        locked = ScheduledChange.objects.select_for_update(no_key=True, of=("self",)).get(pk=change.pk)
-        undone = switching.undo(change=locked)
-        audit.record(actor=actor, action="undo", instance=locked, after={"change": str(locked.public_id)})
-        return undone
+def check_runs(subscription: Subscription, now: datetime) -> None:
+    """Raise SubscriptionEnded, SubscriptionPaused or SubscriptionNotStarted (409) where no period of it runs."""
+    if subscription.ends_at is not None and subscription.ends_at <= now:
+        raise SubscriptionEnded(f"The subscription ended at {subscription.ends_at:%Y-%m-%dT%H:%M:%SZ}.")
+    if subscription.paused_at is not None:
+        raise SubscriptionPaused(f"The subscription is paused since {subscription.paused_at:%Y-%m-%dT%H:%M:%SZ}.")
+    if subscription.starts_at > now:
+        raise SubscriptionNotStarted(f"The subscription starts only at {subscription.starts_at:%Y-%m-%dT%H:%M:%SZ}.")
 
 
 def _change(
@@ -144,7 +144,7 @@ def _change(
         refuse_parked(subscription.tenant)
         agreement.check_version(asked.to_version, currency=subscription.tenant.currency, payer=subscription.tenant.code)
         bring_up(subscription, now=now)
-        _check_runs(subscription, now)
+        check_runs(subscription, now)
         choices = asked.resolved()
         if asked.when == NOW:
             change = _carry_out_now(subscription, asked.to_version, choices, now, actor)
@@ -154,15 +154,6 @@ def _change(
             result = read(_play(subscription, scheduled))
             transaction.set_rollback(True)
         return scheduled, result
-
-
-def _check_runs(subscription: Subscription, now: datetime) -> None:
-    if subscription.ends_at is not None and subscription.ends_at <= now:
-        raise SubscriptionEnded(f"The subscription ended at {subscription.ends_at:%Y-%m-%dT%H:%M:%SZ}.")
-    if subscription.paused_at is not None:
-        raise SubscriptionPaused(f"The subscription is paused since {subscription.paused_at:%Y-%m-%dT%H:%M:%SZ}.")
-    if subscription.starts_at > now:
-        raise SubscriptionNotStarted(f"The subscription starts only at {subscription.starts_at:%Y-%m-%dT%H:%M:%SZ}.")
 
 
 def _carry_out_now(

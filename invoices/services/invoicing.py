@@ -312,11 +312,12 @@ def lock_subscriptions(subscription_ids: Iterable[int]) -> dict[int, Subscriptio
 
 def last_closed_for_good(subscription: Subscription) -> BillingPeriod | None:
     """
-    Lock and return the last period of a subscription that has ended with all of its periods closed; None when a closing is to come.
+    Lock and return the last period of a subscription that has ended or is paused, all of its periods closed; None when a closing is to come.
 
     Only then does nothing else come by that would bill what is left.
     """
-    if subscription.ends_at is None:
+    stops = [at for at in (subscription.ends_at, subscription.paused_at) if at is not None]
+    if not stops:
         return None
     last = (
         subscription.periods.select_for_update(no_key=True, of=("self",))
@@ -324,7 +325,7 @@ def last_closed_for_good(subscription: Subscription) -> BillingPeriod | None:
         .order_by("-sequence")
         .first()
     )
-    is_last = last is not None and last.ends_at >= subscription.ends_at
+    is_last = last is not None and last.ends_at >= min(stops)
     return last if is_last and not subscription.periods.filter(closed_at=None).exists() else None
 
 

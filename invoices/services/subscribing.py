@@ -7,6 +7,7 @@ from datetime import datetime
 from django.db import transaction
 
 from billing_site.database import run_with_retries
+from invoices.services.announcing import announce
 from invoices.services.changing import bring_up
 from invoices.services.invoicing import lock_subscription
 from invoices.services.opening import open_due
@@ -74,12 +75,21 @@ def _cancel(subscription_id: int, *, when: str, credit: str, now: datetime, acto
     before = {"ends_at": subscription.ends_at}
     bring_up(subscription, now=now)
     newest = subscription.periods.select_for_update(no_key=True, of=("self",)).order_by("-sequence").first()
-    ends_at = newest.ends_at if when == PERIOD_END and newest is not None and newest.ends_at > now else now
+    ends_at = agreement.instant_of(subscription, now=now)
+    if when == PERIOD_END and newest is not None:
+        ends_at = max(newest.ends_at, now)
     agreement.end(subscription=subscription, ends_at=ends_at, credit=credit, now=now)
     if newest is not None:
         newest.refresh_from_db()
         # Its allowances end with it; where it was not cut this only raises the epochs.
         ledger.cut_balances(period=newest, now=now)
-    after = {"ends_at": subscription.ends_at, "when": when, "credit": credit}
-    audit.record(actor=actor, action="cancel", instance=subscription, before=before, after=after, reason=reason)
+    announce(
+        subscription,
+        action="cancel",
+        type="subscription.cancelled",
+        actor=actor,
+        before=before,
+        after={"ends_at": subscription.ends_at, "when": when, "credit": credit},
+        reason=reason,
+    )
     return subscription

@@ -127,7 +127,7 @@ ORDER BY t.id, p.starts_at
 
 _UNOPENED = """
 SELECT s.id FROM subscriptions_subscription s
-WHERE s.tenant_id = %s AND s.starts_at <= %s AND (s.ends_at IS NULL OR s.ends_at > %s)
+WHERE s.tenant_id = %s AND s.starts_at <= %s AND (s.ends_at IS NULL OR s.ends_at > %s) AND s.paused_at IS NULL
   AND NOT EXISTS (SELECT 1 FROM subscriptions_billingperiod p WHERE p.subscription_id = s.id AND p.ends_at > %s)
 """
 

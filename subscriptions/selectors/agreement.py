@@ -35,10 +35,11 @@ def version_of_terms(terms_id: int) -> int:
 
 
 def running_subscription(tenant: Tenant, *, at: datetime) -> Subscription | None:
-    """Return the subscription that runs at the instant, its version and tier loaded; there is at most one."""
+    """Return the subscription that runs at the instant, its version and tier loaded; there is at most one. What is paused does not run."""
     open_ended_or_later = Q(ends_at__isnull=True) | Q(ends_at__gt=at)
+    not_paused = Q(paused_at__isnull=True) | Q(paused_at__gt=at)
     running = Subscription.objects.select_related("version__tier", "tenant").filter(tenant=tenant, starts_at__lte=at)
-    return running.filter(open_ended_or_later).first()
+    return running.filter(open_ended_or_later, not_paused).first()
 
 
 def period_at(tenant: Tenant, *, at: datetime) -> BillingPeriod | None:

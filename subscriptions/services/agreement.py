@@ -195,6 +195,8 @@ def end(*, subscription: Subscription, ends_at: datetime, credit: str, now: date
     Raises EndsInThePast (422), SubscriptionEnded and SubscriptionNotStarted (409).
     """
     _check_end(subscription, ends_at, now)
+    if subscription.paused_at is not None:
+        ends_at = max(ends_at, subscription.paused_at)
     running = _period_at(subscription, ends_at)
     began_at = subscription.starts_at if running is None else running.starts_at
     ends_at = max(ends_at, began_at + SMALLEST_SPAN)
@@ -261,10 +263,11 @@ def reactivate(*, subscription: Subscription, at: datetime) -> None:
     """
     Take up again a subscription that ended at most REACTIVATION_DAYS ago: a new run begins at `at`, from which boundaries are counted.
 
-    Raises SubscriptionNotEnded, ReactivationTooLate and AlreadySubscribed (409).
+    One that ended at the instant of its start, a microsecond ahead, may be taken up at that instant, too. Raises SubscriptionNotEnded,
+    ReactivationTooLate and AlreadySubscribed (409).
     """
     ends_at = subscription.ends_at
-    if ends_at is None or ends_at > at:
+    if ends_at is None or ends_at > at + SMALLEST_SPAN:
         raise SubscriptionNotEnded("The subscription has not ended; undo its cancellation, if there is one.")
     if at > ends_at + timedelta(days=REACTIVATION_DAYS):
         raise ReactivationTooLate(
@@ -283,10 +286,18 @@ def reactivate(*, subscription: Subscription, at: datetime) -> None:
 
 @transaction.atomic
 def undo_end(*, subscription: Subscription, now: datetime) -> None:
-    """Take a cancellation back whose time has not come. Raises NothingToUndo (409)."""
+    """
+    Take a cancellation back whose time has not come: the period runs to its end, and another follows. Raises NothingToUndo (409).
+
+    One that has cut a period, and given back a part of its fee, is not undone: the subscription is reactivated when it has ended.
+    """
     if subscription.ends_at is None or subscription.ends_at <= now:
         raise NothingToUndo("No cancellation of the subscription is still to come.")
     newest = subscription.periods.order_by("-sequence").first()
+    if newest is not None and newest.ends_at < newest.full_ends_at:
+        raise NothingToUndo(
+            "The cancellation has cut the running period; reactivate the subscription when that has ended."
+        )
     subscription.ends_at, subscription.end_credit = None, ""
     subscription.save(update_fields=["ends_at", "end_credit"])
     opening_due({subscription: subscription.run_starts_at if newest is None else newest.ends_at})
@@ -325,6 +336,16 @@ def move_trial_end(*, subscription: Subscription, ends_at: datetime, now: dateti
     period.save(update_fields=["ends_at", "full_ends_at", "fee_ends_at", "due_at"])
     opening_due({subscription: ends_at})
     return period
+
+
+def instant_of(subscription: Subscription, *, now: datetime) -> datetime:
+    """
+    Return the instant at which a transition that is asked for at `now` can take effect: then, or where the newest period begins.
+
+    That is later where an event of the next minutes has opened it, and where a run began at the instant at which the one before it ended.
+    """
+    newest = subscription.periods.order_by("-sequence").first()
+    return now if newest is None else max(now, newest.starts_at)
 
 
 def cut_period(period: BillingPeriod, ends_at: datetime) -> None:

@@ -123,8 +123,13 @@ def _charge_remaining(
 
 
 def running_fee(subscription: Subscription, *, at: datetime, begun_before: bool = False) -> FeeItem | None:
-    """Return the fee or charge that pays for the instant: the newest, where changes have put one beside another."""
+    """
+    Return the fee or charge of the present run that pays for the instant: the newest, where changes have put one beside another.
+
+    A pause or an end has settled what an earlier run paid.
+    """
     paying = subscription.fee_items.exclude(kind=FeeItem.Kind.CREDIT)
+    paying = paying.filter(span_starts_at__gte=subscription.run_starts_at)
     if begun_before:
         paying = paying.filter(span_starts_at__lt=at)
     return paying.filter(span_starts_at__lte=at, span_ends_at__gt=at).order_by("-pk").first()

@@ -189,6 +189,8 @@ def _in_force_at(
         if change.publication is not None and change.publication.version.tier_id != version.tier_id:
             settle(change, ScheduledChange.Status.DROPPED)
             continue
+        if change.anchor_at is not None:
+            change.to_version = version  # it moves boundaries, whatever the version is by then
         rhythm_changes = is_other_rhythm(terms_of(version.pk), terms_of(change.to_version_id))
         if change.at_boundary or change.wanted_at == starts_at or rhythm_changes or change.allowance == "reset":
             at_boundary.append((change, version))
