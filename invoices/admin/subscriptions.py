@@ -7,13 +7,11 @@ from django.contrib import admin, messages
 from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
-from django.template.response import TemplateResponse
 
 from billing_site.staff import (
     PARKED,
     Moment,
     ReadOnlyAdmin,
-    ServiceAdmin,
     ServiceForm,
     StaffAdmin,
     actor_of,
@@ -22,33 +20,13 @@ from billing_site.staff import (
     shown,
     unbroken,
 )
-from invoices.services import due, invoicing, subscribing, trials
+from invoices.admin.lifecycle import LifecycleAdmin, in_words, pending_of
+from invoices.services import due, invoicing, subscribing
 from metering.models import GrantSchedule, MeterBalance, ThresholdWatch
 from subscriptions.models import BillingPeriod, Subscription, TierVersion
 from subscriptions.selectors.clock import now_for
 from subscriptions.services import audit
 from subscriptions.services.version_documents import TRIAL_DAYS_MAX
-
-
-class Cancelling(forms.Form):
-    """Asks how a subscription ends."""
-
-    when = forms.ChoiceField(
-        choices=[(subscribing.PERIOD_END, "at the end of the running period"), (subscribing.NOW, "now")]
-    )
-    credit = forms.ChoiceField(
-        choices=[("unused", "the unused part of the fee"), ("none", "nothing")],
-        label="Give back",
-        help_text="As tenant credit, which later invoices use. At the end of the period nothing of the fee is unused.",
-    )
-    reason = forms.CharField(max_length=1000, required=False, widget=forms.Textarea(attrs={"rows": 2}))
-
-
-class MovingTrial(forms.Form):
-    """Asks where a trial ends."""
-
-    ends_at = Moment(required=False, help_text="In UTC. Empty: now, in the tenant's time; what follows begins at once.")
-    reason = forms.CharField(max_length=1000, required=False, widget=forms.Textarea(attrs={"rows": 2}))
 
 
 @admin.action(description="Release parked", permissions=["operate"])
@@ -88,10 +66,7 @@ def _period_name(period: BillingPeriod) -> str:
     return f"{period.tenant} #{period.sequence}"
 
 
-def is_in_trial(subscription: Subscription) -> bool:
-    """Whether there is an end of a trial that could be moved."""
-    ends_at = subscription.trial_ends_at
-    return ends_at is not None and subscription.ends_at is None and now_for(subscription.tenant) < ends_at
+_TO_COME = shown("to come", lambda subscription: in_words(pending_of(subscription)))
 
 
 class StartForm(ServiceForm):
@@ -114,8 +89,8 @@ class StartForm(ServiceForm):
 
 
 @admin.register(Subscription)
-class SubscriptionAdmin(ServiceAdmin):
-    """Who runs on what; started and cancelled here, never edited."""
+class SubscriptionAdmin(LifecycleAdmin):
+    """Who runs on what; started here, and led through its life by actions, never edited."""
 
     form = StartForm
     list_display = [
@@ -123,6 +98,7 @@ class SubscriptionAdmin(ServiceAdmin):
         "version",
         "starts_at",
         "ends_at",
+        "paused_at",
         shown("next period opens", lambda subscription: subscription.due_at, order="due_at"),
         "parked_at",
     ]
@@ -132,12 +108,8 @@ class SubscriptionAdmin(ServiceAdmin):
     search_fields = ["tenant__code__exact", "public_id__exact"]
     search_help_text = "A tenant's or a subscription's id, written out in full."
     raw_id_fields = ["tenant"]
-    actions = ["cancel", "move_trial_end", "draft_unbilled", release_parked]
-    row_conditions = {
-        "cancel": lambda subscription: subscription.ends_at is None,
-        "move_trial_end": is_in_trial,
-        "release_parked": is_parked,
-    }
+    actions = [*LifecycleAdmin.lifecycle_actions, "draft_unbilled", release_parked]
+    row_conditions = {**LifecycleAdmin.lifecycle_conditions, "release_parked": is_parked}
 
     def name_of(self, row: Subscription) -> str:
         """Name the tenant and what it is on."""
@@ -154,19 +126,21 @@ class SubscriptionAdmin(ServiceAdmin):
             "version",
             "starts_at",
             "trial_ends_at",
+            "paused_at",
             "ends_at",
             *anchor,
+            _TO_COME,
             "due_at",
             "parked_at",
             "parked_reason",
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
-        """Show our own id, which no form holds."""
-        return [] if obj is None else ["public_id"]
+        """Show our own id, and what is to come, which no form holds."""
+        return [] if obj is None else ["public_id", _TO_COME]
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Refuse: a subscription is started and cancelled."""
+        """Refuse: what becomes of a subscription is said by its actions."""
         return False
 
     def write(self, request: HttpRequest, form: Any, *, change: bool) -> Model:
@@ -183,38 +157,6 @@ class SubscriptionAdmin(ServiceAdmin):
             now=now,
             actor=actor_of(request),
         )
-
-    @admin.action(description="Cancel", permissions=["operate"])
-    def cancel(self, request: HttpRequest, queryset: QuerySet[Any]) -> TemplateResponse | None:
-        """End subscriptions, now or with their period."""
-        answers = self.ask(request, queryset, Cancelling, title="Cancel subscription")
-        if isinstance(answers, TemplateResponse):
-            return answers
-        actor = actor_of(request)
-        self.run_each(
-            request,
-            queryset.select_related("tenant"),
-            lambda row: subscribing.cancel_subscription(
-                subscription_id=row.pk, now=now_for(row.tenant), actor=actor, **answers
-            ),
-            done="Cancelled",
-        )
-        return None
-
-    @admin.action(description="Move the trial's end", permissions=["operate"])
-    def move_trial_end(self, request: HttpRequest, queryset: QuerySet[Any]) -> TemplateResponse | None:
-        """Extend trials, or end them early."""
-        answers = self.ask(request, queryset, MovingTrial, title="Move the trial's end")
-        if isinstance(answers, TemplateResponse):
-            return answers
-        actor = actor_of(request)
-        self.run_each(
-            request,
-            queryset.select_related("tenant"),
-            lambda row: trials.move_trial_end(subscription_id=row.pk, now=now_for(row.tenant), actor=actor, **answers),
-            done="Moved",
-        )
-        return None
 
     @admin.action(description="Draft an invoice of what is unbilled", permissions=["operate"])
     def draft_unbilled(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:

@@ -18,7 +18,7 @@ from django.urls import reverse
 
 from billing_site.console.roles import ROLES
 from billing_site.management.commands.bootstrap import ensure_groups
-from invoices.api.subscriptions import CancelInput
+from invoices.api.lifecycle import CancelInput
 from invoices.models import Invoice
 from metering.models import MeterBalance, ThresholdCrossing, ThresholdWatch, UsageEvent
 from metering.services.gate import perform
