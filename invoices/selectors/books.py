@@ -426,12 +426,13 @@ INVARIANTS = (
     ),
     Invariant(
         "periods_tile",
-        "the periods of a subscription follow each other without a gap",
+        "the periods of a subscription follow each other without a gap, but where a pause or an end parts two runs",
         """
         SELECT * FROM (
-            SELECT tenant_id, id, starts_at, lag(ends_at) OVER (PARTITION BY subscription_id ORDER BY sequence) AS before
+            SELECT tenant_id, id, starts_at, begins_run,
+                   lag(ends_at) OVER (PARTITION BY subscription_id ORDER BY sequence) AS before
             FROM subscriptions_billingperiod
-        ) p WHERE before IS NOT NULL AND before <> starts_at
+        ) p WHERE before IS NOT NULL AND before <> starts_at AND NOT (begins_run AND before < starts_at)
         """,
     ),
     Invariant(
