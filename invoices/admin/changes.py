@@ -27,7 +27,7 @@ from billing_site.staff import (
 )
 from invoices.admin.subscriptions import is_parked, release_parked
 from invoices.selectors.statements import Statement, StatementLine, statement_of
-from invoices.services import changing
+from invoices.services import changing, undoing
 from subscriptions.core.changes import ChangeAllowance, ChangeBill, ChangeFee
 from subscriptions.core.proration import Grain
 from subscriptions.models import ScheduledChange, Subscription, TierChange, TierVersion
@@ -217,7 +217,9 @@ class ScheduledChangeAdmin(ReadOnlyAdmin):
         self.run_each(
             request,
             queryset.select_related("tenant"),
-            lambda row: changing.undo_change(change=row, now=now_for(row.tenant), actor=actor),
+            lambda row: undoing.undo(
+                subscription_id=row.subscription_id, change=str(row.public_id), now=now_for(row.tenant), actor=actor
+            ),
             done="Undone",
         )
 

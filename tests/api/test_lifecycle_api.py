@@ -135,7 +135,10 @@ def test_the_anchor_moves_with_the_next_period(api, world):
     assert errors(api.post(path(world, "anchor"), {}, key="a")) == [("anchor_at", "required")]
     pending = post(api, world, "anchor").json()
     assert (pending["anchor_at"], pending["pending_changes"][0]["kind"]) == ("2026-06-01T00:00:00", "anchor")
+    statement = path(world, f"changes/{pending['pending_changes'][0]['id']}")
+    assert api.get(statement).status_code == 200
     move(api, world, "2026-07-01T02:00:00Z")
+    assert api.get(statement).json()["effective_at"] == "2026-07-01T00:00:00Z"
     moved = api.get(path(world)).json()
     assert (moved["anchor_at"], moved["pending_changes"]) == ("2026-06-15T00:00:00", [])
     assert (moved["periods"][0]["kind"], moved["periods"][0]["ends_at"]) == ("stub", "2026-07-15T00:00:00Z")
