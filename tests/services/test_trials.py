@@ -11,12 +11,14 @@ from invoices.services.advancing import advance
 from invoices.services.changing import NOW, PERIOD_END, Asked, change_tier
 from invoices.services.subscribing import cancel_subscription, start_subscription
 from invoices.services.trials import move_trial_end
-from metering.models import CreditGrant, OverageCharge
+from metering.models import CreditGrant, MeterBalance, OverageCharge
 from metering.selectors.balances import balances_of_tenants
 from metering.services.checking import check_call
-from metering.services.requests import Authorize
+from metering.services.ingest import record_events
+from metering.services.requests import Authorize, NewEvent, Record
 from metering.services.reversing import reverse_event
-from subscriptions.models import AuditEntry, BillingPeriod, FeeItem, OutboxMessage, Subscription
+from subscriptions.models import AuditEntry, BillingPeriod, FeeItem, OutboxMessage, Subscription, TierVersion
+from subscriptions.selectors.clock import wall_now
 from subscriptions.services.agreement import (
     EndsInThePast,
     NoTrial,
@@ -24,6 +26,8 @@ from subscriptions.services.agreement import (
     TrialTooLong,
     TrialUsed,
 )
+from subscriptions.services.tenants import create_tenant
+from tests.races import together
 from tests.services.test_authorize import asking, one, outcome
 from tests.services.test_grants import give
 from tests.world import ACTOR, JUNE, PER_TOKEN, at, charge, make_meter, make_world, publish
@@ -445,3 +449,40 @@ class TestChangingTierInATrial:
         change(world, big, when=PERIOD_END)
         go_on(world, "2026-06-16 00:00")
         assert (invoices(world), world.balance().grants.get().quantity) == ([("period", 499)], 20_000)
+
+
+class TestMeanwhile:
+    def test_what_a_process_remembers_of_a_trial_is_read_again_when_that_ends(self):
+        make_world(version=tier())
+        tenant = create_tenant(code="live", name="Live", actor=ACTOR)
+        now = wall_now()
+        version = TierVersion.objects.get()
+        subscription = start_subscription(
+            tenant=tenant, version=version, starts_at=now, anchor_at=None, now=now, actor=ACTOR
+        )
+
+        def use(number):
+            data = {"total_tokens": Decimal(700)}
+            record_events([Record([NewEvent("live", "test", f"e{number}", "llm.completion", None, data)], wall_now())])
+
+        use(1)
+        use(2)
+        move_trial_end(subscription_id=subscription.pk, ends_at=None, now=wall_now(), actor=ACTOR)
+        use(3)
+        figures = MeterBalance.objects.filter(tenant=tenant).order_by("pk").values_list("used", "covered")
+        assert list(figures) == [(1400, 1000), (700, 700)]
+
+    def test_extending_it_while_usage_comes_in_loses_nothing_of_either(self):
+        world = world_in_trial()
+        events = [world.event(10, id=f"at-once-{number}") for number in range(40)]
+        ends = [at(f"2026-06-{day} 00:00") for day in range(16, 26)]
+        results = together(
+            *[lambda event=event: world.record(event) for event in events],
+            *[lambda ends_at=ends_at: move(world, ends_at) for ends_at in ends],
+        )
+        assert [result for result in results if isinstance(result, Exception)] == []
+        [grant] = world.balance().grants.all()
+        trial_ends_at = subscription_of(world).trial_ends_at
+        assert world.position() == ("400", "400", "0")
+        assert grant.expires_at == trial_ends_at == periods(world)[0][2]
+        assert trial_ends_at in ends
