@@ -124,9 +124,11 @@ def _unbilled(item: FeeItem) -> UnbilledFee:
 
 def _of_boundary(change: TierChange) -> Iterable[dict[str, Any]]:
     """Return what became of the allowances with a new period: those of one version (in a trial, for trials), and then of the other."""
-    last = BillingPeriod.objects.get(subscription=change.subscription, sequence=change.period.sequence - 1)
-    before = pools_of_version(terms_id_in(last.kind, change.from_version_id))
-    after = pools_of_version(change.to_version_id)
+    period = change.period
+    # None before the first: a change may come into force with the start.
+    last = BillingPeriod.objects.filter(subscription=change.subscription, sequence=period.sequence - 1).first()
+    before = pools_of_version(terms_id_in((last or period).kind, change.from_version_id))
+    after = pools_of_version(terms_id_in(period.kind, change.to_version_id))
     keys = {(meter, key) for pools in (before, after) for meter, of_meter in pools.items() for key in of_meter.by_key}
     meters = Meter.objects.in_bulk({meter for meter, _ in keys})
     used = {(one.meter_id, one.pool): one.used for one in MeterBalance.objects.filter(period=last)}

@@ -477,8 +477,8 @@ class TestMeanwhile:
         events = [world.event(10, id=f"at-once-{number}") for number in range(40)]
         ends = [at(f"2026-06-{day} 00:00") for day in range(16, 26)]
         results = together(
-            *[lambda event=event: world.record(event) for event in events],
-            *[lambda ends_at=ends_at: move(world, ends_at) for ends_at in ends],
+            *[lambda some=events[thread::4]: [world.record(event) for event in some] for thread in range(4)],
+            *[lambda some=ends[thread::2]: [move(world, ends_at) for ends_at in some] for thread in range(2)],
         )
         assert [result for result in results if isinstance(result, Exception)] == []
         [grant] = world.balance().grants.all()
