@@ -25,8 +25,9 @@ from subscriptions.models import BillingPeriod, ScheduledChange, Subscription, T
 from subscriptions.selectors.agreement import version_spans
 from subscriptions.selectors.catalog import terms_of
 from subscriptions.selectors.tenants import refuse_parked
-from subscriptions.services import agreement, audit, outbox, switching
+from subscriptions.services import agreement, audit, switching
 from subscriptions.services.agreement import SubscriptionEnded, SubscriptionNotStarted, SubscriptionPaused
+from subscriptions.services.announcing import announce_change
 from subscriptions.services.succession import is_other_rhythm, settle
 
 Result = TypeVar("Result")
@@ -161,9 +162,10 @@ def _carry_out_now(
 ) -> TierChange:
     if to_version.pk == subscription.version_id and choices.allowance is not ChangeAllowance.RESET:
         raise NothingChanges(f"The subscription is on {to_version}; only the allowance `reset` would begin it anew.")
-    period = _lock_period_at(subscription, now)
+    at = agreement.instant_of(subscription, now=now)
+    period = _lock_period_at(subscription, at)
     assert period is not None  # it runs, and what has begun is open
-    return _execute(subscription, period, to_version, choices, at=now, now=now, actor=actor)
+    return _execute(subscription, period, to_version, choices, at=at, now=now, actor=actor)
 
 
 def _schedule(subscription: Subscription, asked: Asked, choices: Choices, now: datetime, actor: str) -> ScheduledChange:
@@ -265,15 +267,7 @@ def _execute(
         change = _switch(subscription, period, to_version, choices, at, now, public_id)
     if choices.bill is ChangeBill.NOW:
         _bill(subscription, change, now, actor)
-    after = {
-        "change": str(change.public_id),
-        "from": str(before),
-        "to": str(to_version),
-        "effective_at": change.effective_at,
-        **{name: getattr(change, name) for name in ("fee", "grain", "allowance", "bill")},
-    }
-    audit.record(actor=actor, action="change", instance=subscription, after=after)
-    outbox.write(tenant=subscription.tenant, type="subscription.changed", payload=_announcement(change))
+    announce_change(change, actor=actor)
     return change
 
 
@@ -339,17 +333,6 @@ def _bill(subscription: Subscription, change: TierChange, now: datetime, actor: 
     sequence = next_sequence(change.period, Invoice.Reason.CHANGE)
     wanted = Wanted(subscription, change.period, Invoice.Reason.CHANGE, sequence, change)
     finalize_all(draft_all([wanted], now=now), now=now, actor=actor)
-
-
-def _announcement(change: TierChange) -> dict[str, Any]:
-    return {
-        "subscription": str(change.subscription.public_id),
-        "change": str(change.public_id),
-        "from": {"tier": change.from_version.tier.code, "version": change.from_version.number},
-        "to": {"tier": change.to_version.tier.code, "version": change.to_version.number},
-        "effective_at": change.effective_at.isoformat(),
-        "allowances": [{name: one[name] for name in ("meter", "before", "after")} for one in change.allowances],
-    }
 
 
 def _check_references() -> None:

@@ -11,7 +11,6 @@ from datetime import datetime
 from django.db import transaction
 
 from billing_site.database import run_with_retries
-from invoices.services.announcing import announce
 from invoices.services.changing import bring_up
 from invoices.services.invoicing import lock_subscription
 from invoices.services.opening import open_due
@@ -19,6 +18,7 @@ from metering.services import ledger
 from subscriptions.models import Subscription
 from subscriptions.selectors.tenants import refuse_parked
 from subscriptions.services import agreement
+from subscriptions.services.announcing import announce
 
 
 def pause_subscription(

@@ -7,13 +7,13 @@ from datetime import datetime
 from django.db import transaction
 
 from billing_site.database import run_with_retries
-from invoices.services.announcing import announce
 from invoices.services.changing import bring_up
 from invoices.services.invoicing import lock_subscription
 from invoices.services.opening import open_due
 from metering.services import ledger
 from subscriptions.models import Subscription, Tenant, TierVersion
 from subscriptions.services import agreement, audit
+from subscriptions.services.announcing import announce
 
 NOW, PERIOD_END = "now", "period_end"
 

@@ -6,13 +6,13 @@ from django.db import transaction
 
 from billing_site.database import run_with_retries
 from billing_site.http.problems import DomainError
-from invoices.services.announcing import announce
 from invoices.services.changing import bring_up
 from invoices.services.invoicing import lock_subscription
 from subscriptions.models import ScheduledChange, Subscription
 from subscriptions.selectors.pending import PendingChange, pending_changes
 from subscriptions.services import agreement, switching
 from subscriptions.services.agreement import NothingToUndo
+from subscriptions.services.announcing import announce
 
 
 class SeveralToUndo(DomainError):

@@ -18,7 +18,9 @@ from subscriptions.core.periods import Anchor, Period
 from subscriptions.models import BillingPeriod, FeeItem, ScheduledChange, Subscription, TierChange, TierVersion
 from subscriptions.selectors.agreement import newest_periods
 from subscriptions.selectors.catalog import VersionTerms, terms_of
-from subscriptions.services import audit, fees, outbox
+from subscriptions.services import fees
+from subscriptions.services.announcing import announce, announce_change
+from subscriptions.services.audit import ACTOR_SYSTEM
 
 
 @transaction.atomic
@@ -223,6 +225,7 @@ def _carry_out(scheduled: ScheduledChange, replaced: TierVersion, following: _Fo
         fees.credit_unused(subscription=subscription, period=period, at=period.starts_at, grain=grain, change=done)
     elif not following.opens_fee:
         fees.exchange(subscription=subscription, period=period, change=done)
+    announce_change(done, actor=ACTOR_SYSTEM)
 
 
 def settle(change: ScheduledChange, status: str) -> ScheduledChange:
@@ -247,20 +250,23 @@ def _end_of_trial(subscription: Subscription, last: BillingPeriod | None) -> Non
         case "pause" if subscription.paused_at is None and subscription.ends_at is None:
             subscription.paused_at = last.ends_at
             subscription.save(update_fields=["paused_at"])
-            _tell_of_end(subscription, "pause", "subscription.paused", {"paused_at": last.ends_at.isoformat()})
+            _tell_of_end(subscription, "pause", "subscription.paused", {"paused_at": last.ends_at})
         case "cancel" if subscription.ends_at is None:
             subscription.ends_at, subscription.end_credit = last.ends_at, "none"
             subscription.save(update_fields=["ends_at", "end_credit"])
-            _tell_of_end(subscription, "cancel", "subscription.cancelled", {"ends_at": last.ends_at.isoformat()})
+            _tell_of_end(subscription, "cancel", "subscription.cancelled", {"ends_at": last.ends_at})
 
 
-def _tell_of_end(subscription: Subscription, action: str, message: str, after: Mapping[str, str]) -> None:
-    """Note what the end of a trial did to a subscription, and tell the world."""
-    reason = "The trial ended."
-    audit.record(actor=audit.ACTOR_SYSTEM, action=action, instance=subscription, after=after, reason=reason)
-    terms = terms_of(subscription.version_id)
-    named = {"subscription": str(subscription.public_id), "tier": terms.tier_code, "version": terms.number}
-    outbox.write(tenant=subscription.tenant, type=message, payload={**named, **after})
+def _tell_of_end(subscription: Subscription, action: str, message: str, after: Mapping[str, datetime]) -> None:
+    announce(
+        subscription,
+        action=action,
+        type=message,
+        actor=ACTOR_SYSTEM,
+        before=dict.fromkeys(after),
+        after=after,
+        reason="The trial ended.",
+    )
 
 
 def _give_back(subscription: Subscription, last: BillingPeriod | None) -> None:
