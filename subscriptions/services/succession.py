@@ -18,7 +18,7 @@ from subscriptions.core.periods import Anchor, Period
 from subscriptions.models import BillingPeriod, FeeItem, ScheduledChange, Subscription, TierChange, TierVersion
 from subscriptions.selectors.agreement import newest_periods
 from subscriptions.selectors.catalog import VersionTerms, terms_of
-from subscriptions.services import audit, fees, outbox
+from subscriptions.services import audit, fees, outbox, publications
 
 
 @transaction.atomic
@@ -90,8 +90,11 @@ def anchor_anew(subscription: Subscription, at: datetime) -> None:
 
 
 def drop_scheduled(subscriptions: Sequence[Subscription]) -> None:
-    """Drop what was scheduled for subscriptions that run no longer."""
+    """Drop what was scheduled for subscriptions that run no longer; what was published to one that is paused waits with it."""
     waiting = ScheduledChange.objects.filter(subscription__in=subscriptions, status=ScheduledChange.Status.SCHEDULED)
+    waiting = waiting.exclude(
+        publication__isnull=False, subscription__paused_at__isnull=False, subscription__ends_at__isnull=True
+    )
     if subscriptions:
         waiting.update(status=ScheduledChange.Status.DROPPED, due_at=None)
 
@@ -186,8 +189,8 @@ def _in_force_at(
     for change in waiting:
         if change.wanted_at > starts_at:
             break
-        if change.publication is not None and change.publication.version.tier_id != version.tier_id:
-            settle(change, ScheduledChange.Status.DROPPED)
+        if (reason := why_void(change, version)) is not None:
+            settle(change, reason)
             continue
         if change.anchor_at is not None:
             change.to_version = version  # it moves boundaries, whatever the version is by then
@@ -218,11 +221,24 @@ def _carry_out(scheduled: ScheduledChange, replaced: TierVersion, following: _Fo
         bill=scheduled.bill,
     )
     settle(scheduled, ScheduledChange.Status.DONE)
+    if terms_of(done.from_version_id).tier_code != following.terms.tier_code:
+        publications.join(subscription=subscription, at=period.starts_at)
     if following.resets:
         grain = done.choices.grain
         fees.credit_unused(subscription=subscription, period=period, at=period.starts_at, grain=grain, change=done)
     elif not following.opens_fee:
         fees.exchange(subscription=subscription, period=period, change=done)
+
+
+def why_void(change: ScheduledChange, version: TierVersion) -> str | None:
+    """Return what a publication's change becomes of a subscription on this version, if there is nothing to carry out; None if there is."""
+    publication = change.publication
+    if publication is None:
+        return None
+    if publication.undone_at is not None:
+        return ScheduledChange.Status.UNDONE
+    is_elsewhere = publication.version.tier_id != version.tier_id or publication.version_id == version.pk
+    return ScheduledChange.Status.DROPPED if is_elsewhere else None
 
 
 def settle(change: ScheduledChange, status: str) -> ScheduledChange:
