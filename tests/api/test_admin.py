@@ -245,7 +245,7 @@ def test_a_tier_goes_from_a_name_to_a_published_version(ann):
     version = TierVersion.objects.get()
     document = json.dumps({"currency": "USD", "fee": "49.00", "interval": "month"})
     ann.post(page("subscriptions", "tierversion", "change", version.pk), {"document": document, "expected_revision": 1})
-    confirm(ann, "subscriptions", "tierversion", "publish", version.pk, revision=2)
+    confirm(ann, "subscriptions", "tierversion", "publish", version.pk, revision=2, cohort="new")
 
     version.refresh_from_db()
     assert (version.is_published, version.revision, str(version.fee)) == (True, 2, "49.000000")
@@ -295,7 +295,7 @@ def test_the_second_of_two_editors_does_not_overwrite_the_first(ann):
 
 def test_what_was_saved_meanwhile_is_not_published(ann):
     version = make_draft()
-    shown = confirm(ann, "subscriptions", "tierversion", "publish", version.pk, revision=7)
+    shown = confirm(ann, "subscriptions", "tierversion", "publish", version.pk, revision=7, cohort="new")
 
     assert "saved meanwhile" in shown
     version.refresh_from_db()
