@@ -8,7 +8,7 @@ from django.db.models import Count, Min, Q, QuerySet
 
 from metering.models import Authorization, GrantSchedule, MeterBalance, ThresholdWatch
 from metering.selectors.events import unmatched_events
-from subscriptions.models import BillingPeriod, Subscription
+from subscriptions.models import BillingPeriod, ScheduledChange, Subscription
 
 # Counting more of them would read the table for a number that says the same: too many.
 UNMATCHED_COUNTED_MAX = 10_000
@@ -28,6 +28,7 @@ def backlogs(*, now: datetime) -> list[Backlog]:
     """Return the backlog of each kind of due work at `now`, wall time; tenants on test clocks and parked tenants owe nothing."""
     work: dict[str, QuerySet[Any]] = {
         "open_period": Subscription.objects.all(),
+        "change_tier": ScheduledChange.objects.all(),
         "book_overage": MeterBalance.objects.all(),
         "close_period": BillingPeriod.objects.filter(closed_at__isnull=True),
         "bill_late_usage": BillingPeriod.objects.filter(closed_at__isnull=False),
