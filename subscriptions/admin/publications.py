@@ -38,14 +38,7 @@ def _progress(publication: Publication) -> str:
 class PublicationAdmin(ReadOnlyAdmin):
     """From when on which version is whose; undone until it takes effect."""
 
-    list_display = [
-        "version",
-        "cohort",
-        "effective_at",
-        shown("state", _state),
-        shown("subscriptions", _progress),
-        "published_by",
-    ]
+    list_display = ["version", "cohort", "effective_at", shown("state", _state), "published_by"]
     list_select_related = ["version__tier"]
     list_filter = [either("undone", "undone_at", empty="no", filled="yes"), "cohort"]
     search_fields = ["version__tier__code"]
