@@ -30,6 +30,11 @@ SCHEDULE = (
         why="Opens, books and closes what is due. A doorbell only makes it sooner; what no doorbell rang for comes here.",
     ),
     Tick(
+        task="invoices.plan_publications",
+        every=timedelta(minutes=1),
+        why="Schedules the changes that a publication asks for, where its doorbell was lost or a worker died in the middle of it.",
+    ),
+    Tick(
         task="invoices.audit_books",
         every=timedelta(hours=1),
         why="Parks a tenant whose books do not balance, before they are billed, and keeps the figures that /metrics shows.",

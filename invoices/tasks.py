@@ -2,12 +2,13 @@
 
 from celery import shared_task
 
-from invoices.services import auditing, closing, due
+from invoices.services import auditing, closing, due, publishing
 from metering.models import MeterBalance
 from subscriptions.selectors.clock import now_for, wall_now
 
 # A sweep ends before the next tick of beat, so that ticks do not pile up.
 SWEEP_SECONDS = 12.0
+PLANNING_SECONDS = 50.0
 
 
 @shared_task(name="invoices.run_due")
@@ -22,6 +23,12 @@ def book_overage(balance_id: int) -> None:
     balance = MeterBalance.objects.select_related("tenant__test_clock").get(pk=balance_id)
     if balance.tenant.parked_at is None:
         closing.book_balance(balance_id=balance_id, now=now_for(balance.tenant))
+
+
+@shared_task(name="invoices.plan_publications")
+def plan_publications() -> None:
+    """Schedule what publications ask for, and settle what was undone; the doorbell rang for one, or beat looks."""
+    publishing.plan(now=wall_now(), seconds_max=PLANNING_SECONDS)
 
 
 @shared_task(name="invoices.audit_books")

@@ -11,6 +11,7 @@ ROLES: dict[str, dict[str, tuple[str, ...]]] = {
         "subscriptions.meter": ("add", "change"),
         "subscriptions.tier": ("add", "change"),
         "subscriptions.tierversion": ("add", "change"),
+        "subscriptions.publication": ("change",),
         "subscriptions.testclock": ("add", "change"),
     },
     "finance": {

@@ -25,10 +25,10 @@ from subscriptions.models import BillingPeriod, ScheduledChange, Subscription, T
 from subscriptions.selectors.agreement import version_spans
 from subscriptions.selectors.catalog import terms_of
 from subscriptions.selectors.tenants import refuse_parked
-from subscriptions.services import agreement, audit, switching
+from subscriptions.services import agreement, audit, publications, switching
 from subscriptions.services.agreement import SubscriptionEnded, SubscriptionNotStarted, SubscriptionPaused
 from subscriptions.services.announcing import announce_change
-from subscriptions.services.succession import is_other_rhythm, settle
+from subscriptions.services.succession import is_other_rhythm, settle, why_void
 
 Result = TypeVar("Result")
 
@@ -103,7 +103,8 @@ def carry_out(*, change_ids: Iterable[int], now: datetime) -> None:
     """
     Carry out changes whose time has come, each at the instant that it was scheduled for, though it is later now.
 
-    One whose subscription does not run then, or has left the tier that its publication was for, is dropped. Doing it twice does it once.
+    One whose subscription does not run then, or has left the tier that its publication was for, is dropped; a publication's waits for a paused
+    one to be resumed. Doing it twice does it once.
     """
     for change_id in change_ids:
         run_with_retries(lambda change_id=change_id: _carry_out_due(change_id, now))  # type: ignore[misc]
@@ -220,10 +221,13 @@ def _carry_out(subscription: Subscription, change: ScheduledChange, now: datetim
         change.refresh_from_db()
         if change.status != ScheduledChange.Status.SCHEDULED:
             return
+    void = why_void(change, subscription.version)
+    if void is None and change.publication is not None and subscription.paused_at is not None:
+        switching.await_boundary(change=change)
+        return
     period = _lock_period_at(subscription, at)
-    has_left = change.publication is not None and change.publication.version.tier_id != subscription.version.tier_id
-    if period is None or has_left:
-        settle(change, ScheduledChange.Status.DROPPED)
+    if period is None or void is not None:
+        settle(change, void or ScheduledChange.Status.DROPPED)
         return
     settle(change, ScheduledChange.Status.DONE)
     _execute(
@@ -265,6 +269,8 @@ def _execute(
         change = _reset(subscription, period, to_version, choices, max(at, period.starts_at + _MOMENT), now, public_id)
     else:
         change = _switch(subscription, period, to_version, choices, at, now, public_id)
+    if before.tier_id != to_version.tier_id:
+        publications.join(subscription=subscription, at=change.effective_at)
     if choices.bill is ChangeBill.NOW:
         _bill(subscription, change, now, actor)
     announce_change(change, actor=actor)

@@ -27,9 +27,10 @@ from billing_site.staff import (
     shown,
     table,
 )
+from subscriptions.admin.publications import publication_row
 from subscriptions.core.money import plain
 from subscriptions.core.price_documents import price_document
-from subscriptions.models import Charge, Meter, Tier, TierVersion
+from subscriptions.models import Charge, Meter, Publication, Tier, TierVersion
 from subscriptions.selectors.catalog import (
     ANSWERED_MEMBERS,
     money_text,
@@ -141,7 +142,12 @@ class TierAdmin(ServiceAdmin):
                 _status(version),
                 number(money_text(version.fee, version.currency), version.currency),
                 _cadence(version),
-                ", ".join(f"{one.effective_at:%Y-%m-%d %H:%M} UTC" for one in version.publications.all()) or "–",
+                ", ".join(
+                    f"{one.effective_at:%Y-%m-%d %H:%M} UTC"
+                    for one in version.publications.all()
+                    if one.undone_at is None
+                )
+                or "–",
             )
             for version in versions
         )
@@ -242,8 +248,22 @@ class VersionForm(ServiceForm):
 
 
 class Publishing(forms.Form):
-    """Asks from when on a version is live, and remembers what was on the screen."""
+    """Asks from when on a version is live and for whom, and remembers what was on the screen."""
 
+    cohort = forms.ChoiceField(
+        label="For whom",
+        choices=[
+            (Publication.Cohort.NEW, "who subscribes from then on"),
+            (
+                Publication.Cohort.RENEWAL,
+                "also the tier's subscriptions, with their first period that begins then or later",
+            ),
+            (
+                Publication.Cohort.NOW,
+                "also the tier's subscriptions, at that instant, by the version's terms of change",
+            ),
+        ],
+    )
     effective_at = Moment(required=False, label="Live from (UTC)", help_text="Empty: from now on.")
     revision = forms.IntegerField(widget=forms.HiddenInput)
 
@@ -266,13 +286,12 @@ class TierVersionAdmin(ServiceAdmin):
     ordering = ["-pk"]
     search_fields = ["tier__code", "tier__name"]
     actions = ["publish"]
-    row_conditions = {"publish": lambda version: not version.is_published}
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         """Show the document in a field to edit, or as text when it is final or not the user's to edit."""
         if obj is None:
             return ["tier", "document"]
-        fields = ["tier", "number", "revision", "published_at", "in_short"]
+        fields = ["tier", "number", "revision", "published_at", "progress", "in_short"]
         if not self.has_change_permission(request, obj):
             return [*fields, "shown_document"]
         is_stale = isinstance(getattr(request, "refusal", None), catalog.StaleRevision)
@@ -280,12 +299,18 @@ class TierVersionAdmin(ServiceAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         """Leave only the document to edit."""
-        shown_only = ["tier", "number", "revision", "published_at", "in_short", "shown_document", "stored_document"]
-        return [] if obj is None else shown_only
+        shown_only = ["tier", "number", "revision", "published_at", "progress", "in_short"]
+        return [] if obj is None else [*shown_only, "shown_document", "stored_document"]
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Refuse for a published version."""
         return super().has_change_permission(request, obj) and not (obj is not None and obj.is_published)
+
+    @admin.display(description="publications")
+    def progress(self, version: TierVersion) -> str:
+        """Show for whom it was published from when on, and how far that is."""
+        rows = (publication_row(one) for one in version.publications.order_by("pk"))
+        return table(("cohort", "from", "state", "subscriptions"), rows)
 
     @admin.display(description="in short")
     def in_short(self, version: TierVersion) -> str:
@@ -318,7 +343,7 @@ class TierVersionAdmin(ServiceAdmin):
 
     @admin.action(description="Publish", permissions=["operate"])
     def publish(self, request: HttpRequest, queryset: Any) -> TemplateResponse | None:
-        """Make one draft final, as it was on the screen."""
+        """Publish one version, a draft as it was on the screen, to a cohort."""
         if queryset.count() != 1:
             self.message_user(request, "Publish one version at a time.", messages.ERROR)
             return None
@@ -341,6 +366,7 @@ class TierVersionAdmin(ServiceAdmin):
                 now=wall_now(),
                 actor=actor_of(request),
                 effective_at=answers["effective_at"],
+                cohort=answers["cohort"],
                 expected_revision=answers["revision"],
             ),
             done="Published",

@@ -1,4 +1,4 @@
-"""Staff pages of what was written for everybody: publications, the audit, and messages to the world. Read-only."""
+"""Staff pages of what was written for everybody: the audit, and messages to the world. Read-only."""
 
 from typing import Any
 
@@ -9,18 +9,8 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 
 from billing_site.staff import HISTORY_OF, ReadOnlyAdmin, readable, shown, table, to_the_second
-from subscriptions.models import AuditEntry, OutboxMessage, Publication
+from subscriptions.models import AuditEntry, OutboxMessage
 from subscriptions.services import audit
-
-
-@admin.register(Publication)
-class PublicationAdmin(ReadOnlyAdmin):
-    """From when on which version is what new subscribers get."""
-
-    list_display = ["version", "cohort", "effective_at"]
-    list_select_related = ["version__tier"]
-    search_fields = ["version__tier__code"]
-    ordering = ["-pk"]
 
 
 class HistoryOf(admin.SimpleListFilter):

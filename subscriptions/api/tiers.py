@@ -34,10 +34,11 @@ from subscriptions.selectors.catalog import (
     live_version,
     tiers_with_live_number,
     version_document,
+    version_document_with_progress,
     with_parts,
 )
 from subscriptions.selectors.clock import wall_now
-from subscriptions.services import catalog
+from subscriptions.services import catalog, publications
 from subscriptions.services.version_documents import TRIAL_DAYS_MAX
 
 COHORTS = ("new", "renewal", "now")
@@ -126,6 +127,32 @@ class VersionInput(serializers.Serializer[Any]):
     features = TermsField(required=False, help_text="Code to true, false, a whole number or a text.")
 
 
+class ProgressDocument(serializers.Serializer[Any]):
+    """How many changes of subscriptions a publication has scheduled, and what has become of them."""
+
+    planned = serializers.IntegerField(help_text="All of them, whatever became of them.")
+    scheduled = serializers.IntegerField(help_text="Still to come.")
+    done = serializers.IntegerField()
+    undone = serializers.IntegerField()
+    dropped = serializers.IntegerField(
+        help_text="The subscription ends, has left the tier or was on the version already, or its tenant pays in another currency."
+    )
+    parked = serializers.IntegerField(help_text="Of those still to come: their tries are used up, they wait for staff.")
+
+
+class PublicationDocument(serializers.Serializer[Any]):
+    """That a version was published to a cohort."""
+
+    cohort = serializers.ChoiceField(COHORTS)
+    effective_at = TimestampField()
+    published_by = serializers.CharField()
+    planned_at = TimestampField(
+        allow_null=True, help_text="When each subscription that it concerns had its change; null while that goes on."
+    )
+    undone_at = TimestampField(allow_null=True)
+    progress = ProgressDocument(required=False, help_text="In the answers of one version, not in lists.")
+
+
 class VersionDocument(VersionInput):
     """A version of a tier."""
 
@@ -134,17 +161,28 @@ class VersionDocument(VersionInput):
     revision = serializers.IntegerField(help_text="Counts the saves of the draft.")
     published_at = TimestampField(allow_null=True)
     effective_at = TimestampField(allow_null=True, help_text="From when on who subscribes gets it.")
+    publications = PublicationDocument(many=True, help_text="Those that were undone among them, the oldest first.")
 
 
 class PublishInput(StrictSerializer):
     """When a version takes effect, and for whom."""
 
     effective_at = TimestampField(
-        required=False, help_text="Now if absent. The past concerns test clocks and back-dated starts only."
+        required=False,
+        help_text="Now if absent. For the cohort new, the past concerns test clocks and back-dated starts only; for now, "
+        "subscriptions change when it is published at the earliest.",
     )
     cohort = serializers.ChoiceField(
-        COHORTS, help_text="new: who subscribes from then on. The others come with a later release."
+        COHORTS,
+        help_text="new: who subscribes from then on. renewal: also the tier's subscriptions, with their first period that begins "
+        "then or later. now: also those, at that instant, by the version's terms of change.",
     )
+
+
+class UndoInput(StrictSerializer):
+    """Which publication is taken back."""
+
+    cohort = serializers.ChoiceField(COHORTS, required=False, help_text="Needed where several are still to come.")
 
 
 def _tier_shown(tier: Tier, live_number: int | None) -> dict[str, Any]:
@@ -153,7 +191,7 @@ def _tier_shown(tier: Tier, live_number: int | None) -> dict[str, Any]:
 
 
 def _version_answer(version: TierVersion, *, status: int = 200) -> Response:
-    return Response(version_document(version), status=status, headers={"ETag": _etag(version)})
+    return Response(version_document_with_progress(version), status=status, headers={"ETag": _etag(version)})
 
 
 def _etag(version: TierVersion) -> str:
@@ -261,7 +299,7 @@ class VersionByNumber(APIView):
         responses=VersionDocument,
     )
     def get(self, request: Request, tier: str, number: str) -> Response:
-        """Show it whole."""
+        """Show it whole, with how far its publications are."""
         NO_PARAMETERS.read(request)
         return _version_answer(get_version(get_tier(tier), int(number)))
 
@@ -289,22 +327,47 @@ class VersionByNumber(APIView):
 
 
 class Publish(APIView):
-    """Making a draft final."""
+    """Making a version live, and a draft final."""
 
     required_scopes = {"POST": "manage"}
 
     @extend_schema(
         operation_id="publish_tier_version",
-        summary="Publish a draft",
+        summary="Publish a version to a cohort",
+        description="A draft is final from here on. Subscriptions of the tier get their change scheduled shortly: the version's `publications` "
+        "say how far that is. 409 when it is published to that cohort already, 422 for terms that this release cannot carry out.",
         parameters=[_NUMBER, _IF_MATCH, _ETAG],
         request=PublishInput,
         responses=VersionDocument,
     )
     def post(self, request: Request, tier: str, number: str) -> Response:
-        """Final from here on: 409 when it was published before, 422 for terms that this release cannot carry out."""
+        """Publish what was read, if it says so."""
         NO_PARAMETERS.read(request)
         version = get_version(get_tier(tier), int(number))
         given = PublishInput.checked(request.data)
         revision = _expected_revision(request, version)
         terms = {**given, "expected_revision": revision, "actor": actor_of(request)}
         return _version_answer(catalog.publish(version_id=version.pk, now=wall_now(), **terms))
+
+
+class UndoPublication(APIView):
+    """Taking a publication back before it takes effect."""
+
+    required_scopes = {"POST": "manage"}
+
+    @extend_schema(
+        operation_id="undo_tier_version",
+        summary="Undo a publication that is to come",
+        description="Until its `effective_at`. The version stays final, and may be published again. 409 when nothing of it is still to come, or "
+        "when several publications are and none is named.",
+        parameters=[_NUMBER, _ETAG],
+        request=UndoInput,
+        responses=VersionDocument,
+    )
+    def post(self, request: Request, tier: str, number: str) -> Response:
+        """None of its changes is carried out from here on."""
+        NO_PARAMETERS.read(request)
+        version = get_version(get_tier(tier), int(number))
+        given = UndoInput.checked(request.data)
+        publications.undo_publication(version_id=version.pk, now=wall_now(), actor=actor_of(request), **given)
+        return _version_answer(get_version(version.tier, version.number))

@@ -7,17 +7,17 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from django.db.models import IntegerField, OuterRef, QuerySet, Subquery
+from django.db.models import Count, IntegerField, OuterRef, QuerySet, Subquery
 
 from billing_site.http.problems import DomainError
 from subscriptions.core.money import minor_units, plain
 from subscriptions.core.periods import Alignment, Cadence, Interval
 from subscriptions.core.price_documents import parse_price, price_document
 from subscriptions.core.pricing import Price, PriceModel
-from subscriptions.models import Charge, Meter, Publication, Tier, TierVersion
+from subscriptions.models import Charge, Meter, Publication, ScheduledChange, Tier, TierVersion
 
 # The members of `version_document` that are ours to say; the others are the document that `save_draft` takes.
-ANSWERED_MEMBERS = ("number", "status", "revision", "published_at", "effective_at")
+ANSWERED_MEMBERS = ("number", "status", "revision", "published_at", "effective_at", "publications")
 
 
 class CatalogItemNotFound(DomainError):
@@ -119,7 +119,7 @@ def tiers_with_live_number(*, at: datetime) -> QuerySet[Tier]:
 
 
 def _live(at: datetime) -> QuerySet[Publication]:
-    taken_effect = Publication.objects.filter(cohort=Publication.Cohort.NEW, effective_at__lte=at)
+    taken_effect = Publication.objects.filter(undone_at__isnull=True, effective_at__lte=at)
     return taken_effect.order_by("-effective_at", "-version__number")
 
 
@@ -210,7 +210,8 @@ def version_document(version: TierVersion) -> dict[str, Any]:
 
     Saving the document of a version into a draft gives a version with the same document. Load many with `with_parts`.
     """
-    publication = next(iter(version.publications.all()), None)
+    published = sorted(version.publications.all(), key=lambda one: one.pk)
+    lasting = [one.effective_at for one in published if one.undone_at is None]
     return {
         "currency": version.currency,
         "interval": version.interval,
@@ -230,8 +231,37 @@ def version_document(version: TierVersion) -> dict[str, Any]:
         "status": "published" if version.is_published else "draft",
         "revision": version.revision,
         "published_at": version.published_at,
-        "effective_at": publication.effective_at if publication else None,
+        "effective_at": min(lasting, default=None),
+        "publications": [_publication_document(one) for one in published],
     }
+
+
+def version_document_with_progress(version: TierVersion) -> dict[str, Any]:
+    """Return the same with how far each publication is: see `progress_of`."""
+    document = version_document(version)
+    for publication, shown in zip(
+        sorted(version.publications.all(), key=lambda one: one.pk), document["publications"], strict=True
+    ):
+        shown["progress"] = progress_of(publication)
+    return document
+
+
+def progress_of(publication: Publication) -> dict[str, int]:
+    """
+    Count the changes that a publication has scheduled by what has become of them.
+
+    `planned` is all of them: those `scheduled` still, `done`, `undone` and `dropped`. `parked` are those of the scheduled whose tries are used
+    up: they wait for staff.
+    """
+    changes = publication.scheduled_changes
+    counts = dict(changes.values_list("status").annotate(Count("pk")))
+    progress = {status: counts.get(status, 0) for status in ScheduledChange.Status.values}
+    return {"planned": sum(progress.values()), **progress, "parked": changes.filter(parked_at__isnull=False).count()}
+
+
+def _publication_document(publication: Publication) -> dict[str, Any]:
+    members = ("cohort", "effective_at", "published_by", "planned_at", "undone_at")
+    return {name: getattr(publication, name) for name in members}
 
 
 def features_of(version: TierVersion) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from billing_site.http.problems import DomainError, Invalid
 from subscriptions.core.periods import Anchor, resolve_wall
 from subscriptions.models import BillingPeriod, FeeItem, Subscription, Tenant, TierVersion
 from subscriptions.selectors.catalog import terms_of
-from subscriptions.services import fees
+from subscriptions.services import fees, publications
 from subscriptions.services.succession import anchor_anew, drop_scheduled, opening_due
 from subscriptions.services.version_documents import TRIAL_DAYS_MAX
 
@@ -157,7 +157,7 @@ def start(
     anchor = Anchor.at(anchor_at or trial_ends_at or starts_at, locked.timezone)
     try:
         with transaction.atomic():
-            return Subscription.objects.create(
+            subscription = Subscription.objects.create(
                 tenant=locked,
                 version=version,
                 anchor_date=anchor.wall.date(),
@@ -172,6 +172,8 @@ def start(
         if not isinstance(error.__cause__, ExclusionViolation):
             raise
         raise AlreadySubscribed(f"{locked.code} has a subscription at that time; change or cancel it first.") from error
+    publications.join(subscription=subscription, at=starts_at)
+    return subscription
 
 
 def check_version(version: TierVersion, *, currency: str, payer: str) -> None:
@@ -207,6 +209,7 @@ def end(*, subscription: Subscription, ends_at: datetime, credit: str, now: date
     subscription.ends_at = ends_at
     subscription.end_credit = credit
     subscription.save(update_fields=["ends_at", "end_credit"])
+    publications.leave(subscription=subscription)
     newest = subscription.periods.order_by("-sequence").first()
     if newest is None:
         return None
@@ -282,6 +285,7 @@ def reactivate(*, subscription: Subscription, at: datetime) -> None:
             raise
         raise AlreadySubscribed("The tenant has had another subscription since.") from error
     _begin_run(subscription, at)
+    publications.join(subscription=subscription, at=subscription.run_starts_at, resumes=True)
 
 
 @transaction.atomic
@@ -301,6 +305,7 @@ def undo_end(*, subscription: Subscription, now: datetime) -> None:
     subscription.ends_at, subscription.end_credit = None, ""
     subscription.save(update_fields=["ends_at", "end_credit"])
     opening_due({subscription: subscription.run_starts_at if newest is None else newest.ends_at})
+    publications.join(subscription=subscription, at=now, resumes=True)
 
 
 @transaction.atomic

@@ -11,19 +11,14 @@ from typing import Any
 from django.db import transaction
 from django.db.models import Max
 
-from billing_site.http.problems import DomainError, FieldError
+from billing_site.http.problems import DomainError
 from subscriptions.core.price_documents import price_document
 from subscriptions.models import Charge, Feature, Meter, PriceBand, Publication, Tier, TierVersion
 from subscriptions.selectors.catalog import ANSWERED_MEMBERS, CatalogItemNotFound, version_document, with_parts
-from subscriptions.services import audit, uniqueness
+from subscriptions.services import audit, publications, uniqueness
 from subscriptions.services.charge_documents import ChargeDraft
 from subscriptions.services.meter_documents import read_counting
-from subscriptions.services.version_documents import (
-    TermsNotAvailable,
-    VersionDraft,
-    check_publishable,
-    read_version,
-)
+from subscriptions.services.version_documents import VersionDraft, check_publishable, read_version
 
 # What of a meter may change later; all else decides its count.
 METER_CHANGEABLE = ("name", "unit", "precision", "late_policy", "window_days")
@@ -46,7 +41,7 @@ _VERSION_COLUMNS = (
 
 
 class VersionPublished(DomainError):
-    """The version is final; make a new one."""
+    """The version is final, or published to that cohort already; make a new one."""
 
     code = "version_published"
     title = "The version is published"
@@ -174,22 +169,33 @@ def publish(
     expected_revision: int | None = None,
 ) -> TierVersion:
     """
-    Make a draft final, and live for who subscribes from `effective_at` (default: `now`, wall time) on.
+    Make a version live for a cohort from `effective_at` (default: `now`, wall time) on, and final if it is a draft.
 
-    An `effective_at` in the past concerns test clocks and back-dated starts only: nobody's version changes. With `expected_revision`
-    exactly what was read is published. Raises VersionPublished (409), StaleRevision (412), TermsNotAvailable (422) for terms, or a cohort,
-    that this release cannot carry out.
+    `new`: for who subscribes from then on. `renewal`: also for the subscriptions that the tier has, with their first period that begins then or
+    later. `now`: also for those, at that instant, by the version's terms of change. Each has its change scheduled shortly (`publications`). For
+    `new`, an `effective_at` in the past concerns test clocks and back-dated starts only. With `expected_revision` exactly what was read is
+    published. Raises VersionPublished (409) where it is published to that cohort, StaleRevision (412), TermsNotAvailable (422) for terms that
+    this release cannot carry out, and ValueError for an unknown cohort.
     """
-    if cohort != Publication.Cohort.NEW:
-        message = "is not available yet; there is new"
-        errors = [FieldError("cohort", TermsNotAvailable.code, message)]
-        raise TermsNotAvailable(f"The cohort {cohort} {message}.", errors=errors)
-    version = _locked_draft(version_id, expected_revision)
-    check_publishable(version_document(version))
-    version.published_at = now
-    version.save(update_fields=["published_at"])
+    version = _locked(version_id, expected_revision)
+    if version.publications.filter(cohort=cohort, undone_at__isnull=True).exists():
+        raise VersionPublished(f"Version {version.number} of {version.tier.code} is published to the cohort {cohort}.")
+    # Against who comes to the tier meanwhile: see `publications.join`.
+    Tier.objects.select_for_update(no_key=True, of=("self",)).get(pk=version.tier_id)
+    if not version.is_published:
+        check_publishable(version_document(version))
+        version.published_at = now
+        version.save(update_fields=["published_at"])
     effective_at = effective_at or now
-    Publication.objects.create(version=version, cohort=cohort, effective_at=effective_at)
+    Publication.objects.create(
+        version=version,
+        cohort=Publication.Cohort(cohort),
+        effective_at=effective_at,
+        published_by=actor[:200],
+        planned_at=now if cohort == Publication.Cohort.NEW else None,
+    )
+    if cohort != Publication.Cohort.NEW:
+        publications.ring()
     after = {"revision": version.revision, "cohort": cohort, "effective_at": effective_at}
     audit.record(actor=actor, action="publish", instance=version, after=after)
     return _loaded(version.pk)
@@ -205,19 +211,29 @@ def _update(instance: Meter | Tier, changes: Mapping[str, Any], changeable: tupl
     audit.record(actor=actor, action="update", instance=instance, before=before, after=after)
 
 
-def _locked_draft(version_id: int, expected_revision: int | None) -> TierVersion:
-    if TierVersion.objects.select_for_update(no_key=True, of=("self",)).filter(pk=version_id).first() is None:
-        raise CatalogItemNotFound("There is no such version.")
-    version = _loaded(version_id)
+def _locked_draft(version_id: int, expected_revision: int) -> TierVersion:
+    version = _locked(version_id, None)
     if version.is_published:
         raise VersionPublished(
             f"Version {version.number} of {version.tier.code} is published and final; make a new one."
         )
-    if expected_revision is not None and version.revision != expected_revision:
-        raise StaleRevision(
-            f"The draft has been saved meanwhile: it is at revision {version.revision}, not {expected_revision}."
-        )
+    _check_revision(version, expected_revision)
     return version
+
+
+def _locked(version_id: int, expected_revision: int | None) -> TierVersion:
+    if TierVersion.objects.select_for_update(no_key=True, of=("self",)).filter(pk=version_id).first() is None:
+        raise CatalogItemNotFound("There is no such version.")
+    version = _loaded(version_id)
+    _check_revision(version, expected_revision)
+    return version
+
+
+def _check_revision(version: TierVersion, expected: int | None) -> None:
+    if expected is not None and version.revision != expected:
+        raise StaleRevision(
+            f"The draft has been saved meanwhile: it is at revision {version.revision}, not {expected}."
+        )
 
 
 def _loaded(version_id: int) -> TierVersion:

@@ -17,19 +17,14 @@ from subscriptions.services.succession import opening_due
 
 def opening_billed(*, subscriptions: Sequence[Subscription]) -> None:
     """
-    Let subscriptions whose periods are open up to now fall due at their next boundary; never, where none is to come.
+    Let subscriptions that have waited for the opening invoice of their run fall due at their next boundary.
 
-    Until then each stays due at its start, so that the opening invoice is made whoever opened the first period. Nothing changes before that
-    period is open.
+    Until then each stays due at the run's start, so that the invoice is made whoever opened its first period. Nothing changes before that
+    period is open, and for those that wait for nothing.
     """
-    newest = newest_periods(subscription.pk for subscription in subscriptions)
-    due_at: dict[Subscription, datetime | None] = {}
-    for subscription in subscriptions:
-        if period := newest.get(subscription.pk):
-            ends_with_it = subscription.ends_at is not None and subscription.ends_at <= period.ends_at
-            is_last = ends_with_it or subscription.paused_at is not None
-            due_at[subscription] = None if is_last else period.ends_at
-    opening_due(due_at)
+    waiting = [one for one in subscriptions if one.due_at == one.run_starts_at]
+    newest = newest_periods(subscription.pk for subscription in waiting) if waiting else {}
+    opening_due({one: newest[one.pk].ends_at for one in waiting if one.pk in newest})
 
 
 def mark_closed(*, look_at: Mapping[BillingPeriod, datetime | None], closed_at: datetime) -> None:

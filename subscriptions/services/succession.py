@@ -18,7 +18,7 @@ from subscriptions.core.periods import Anchor, Period
 from subscriptions.models import BillingPeriod, FeeItem, ScheduledChange, Subscription, TierChange, TierVersion
 from subscriptions.selectors.agreement import newest_periods
 from subscriptions.selectors.catalog import VersionTerms, terms_of
-from subscriptions.services import fees
+from subscriptions.services import fees, publications
 from subscriptions.services.announcing import announce, announce_change
 from subscriptions.services.audit import ACTOR_SYSTEM
 
@@ -54,7 +54,7 @@ def next_periods(*, subscriptions: Sequence[Subscription], now: datetime) -> lis
         one = _following(subscription, last, starts_at, waiting.get(subscription.pk, []))
         following.append(one)
         if not _awaits_opening_invoice(one):
-            due_at[subscription] = None if one.period.ends_at == subscription.ends_at else one.period.ends_at
+            due_at[subscription] = one.period.ends_at
     opened = BillingPeriod.objects.bulk_create(one.period for one in following)
     for one in following:
         for change, replaced in one.changes:
@@ -92,8 +92,11 @@ def anchor_anew(subscription: Subscription, at: datetime) -> None:
 
 
 def drop_scheduled(subscriptions: Sequence[Subscription]) -> None:
-    """Drop what was scheduled for subscriptions that run no longer."""
+    """Drop what was scheduled for subscriptions that run no longer; what was published to one that is paused waits with it."""
     waiting = ScheduledChange.objects.filter(subscription__in=subscriptions, status=ScheduledChange.Status.SCHEDULED)
+    waiting = waiting.exclude(
+        publication__isnull=False, subscription__paused_at__isnull=False, subscription__ends_at__isnull=True
+    )
     if subscriptions:
         waiting.update(status=ScheduledChange.Status.DROPPED, due_at=None)
 
@@ -188,8 +191,8 @@ def _in_force_at(
     for change in waiting:
         if change.wanted_at > starts_at:
             break
-        if change.publication is not None and change.publication.version.tier_id != version.tier_id:
-            settle(change, ScheduledChange.Status.DROPPED)
+        if (reason := why_void(change, version)) is not None:
+            settle(change, reason)
             continue
         if change.anchor_at is not None:
             change.to_version = version  # it moves boundaries, whatever the version is by then
@@ -220,12 +223,25 @@ def _carry_out(scheduled: ScheduledChange, replaced: TierVersion, following: _Fo
         bill=scheduled.bill,
     )
     settle(scheduled, ScheduledChange.Status.DONE)
+    if terms_of(done.from_version_id).tier_code != following.terms.tier_code:
+        publications.join(subscription=subscription, at=period.starts_at)
     if following.resets:
         grain = done.choices.grain
         fees.credit_unused(subscription=subscription, period=period, at=period.starts_at, grain=grain, change=done)
     elif not following.opens_fee:
         fees.exchange(subscription=subscription, period=period, change=done)
     announce_change(done, actor=ACTOR_SYSTEM)
+
+
+def why_void(change: ScheduledChange, version: TierVersion) -> str | None:
+    """Return what a publication's change becomes of a subscription on this version, if there is nothing to carry out; None if there is."""
+    publication = change.publication
+    if publication is None:
+        return None
+    if publication.undone_at is not None:
+        return ScheduledChange.Status.UNDONE
+    is_elsewhere = publication.version.tier_id != version.tier_id or publication.version_id == version.pk
+    return ScheduledChange.Status.DROPPED if is_elsewhere else None
 
 
 def settle(change: ScheduledChange, status: str) -> ScheduledChange:

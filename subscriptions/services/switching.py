@@ -114,6 +114,13 @@ def schedule(
 
 
 @transaction.atomic
+def await_boundary(*, change: ScheduledChange) -> None:
+    """Let a change whose instant has come wait for the next period that begins: its subscription is paused."""
+    change.at_boundary, change.due_at = True, None
+    change.save(update_fields=["at_boundary", "due_at"])
+
+
+@transaction.atomic
 def undo(*, change: ScheduledChange) -> ScheduledChange:
     """Take back a change that has not come into force. Raises NothingToUndo (409)."""
     if change.status != ScheduledChange.Status.SCHEDULED:

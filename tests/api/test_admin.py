@@ -20,6 +20,7 @@ from billing_site.console.roles import ROLES
 from billing_site.management.commands.bootstrap import ensure_groups
 from invoices.api.lifecycle import CancelInput
 from invoices.models import Invoice
+from invoices.tasks import plan_publications
 from metering.models import MeterBalance, ThresholdCrossing, ThresholdWatch, UsageEvent
 from metering.services.gate import perform
 from metering.services.requests import Authorize, Settle
@@ -28,6 +29,7 @@ from subscriptions.models import (
     AuditEntry,
     BillingPeriod,
     Meter,
+    Publication,
     Subscription,
     Tenant,
     TestClock,
@@ -245,7 +247,7 @@ def test_a_tier_goes_from_a_name_to_a_published_version(ann):
     version = TierVersion.objects.get()
     document = json.dumps({"currency": "USD", "fee": "49.00", "interval": "month"})
     ann.post(page("subscriptions", "tierversion", "change", version.pk), {"document": document, "expected_revision": 1})
-    confirm(ann, "subscriptions", "tierversion", "publish", version.pk, revision=2)
+    confirm(ann, "subscriptions", "tierversion", "publish", version.pk, revision=2, cohort="new")
 
     version.refresh_from_db()
     assert (version.is_published, version.revision, str(version.fee)) == (True, 2, "49.000000")
@@ -295,7 +297,7 @@ def test_the_second_of_two_editors_does_not_overwrite_the_first(ann):
 
 def test_what_was_saved_meanwhile_is_not_published(ann):
     version = make_draft()
-    shown = confirm(ann, "subscriptions", "tierversion", "publish", version.pk, revision=7)
+    shown = confirm(ann, "subscriptions", "tierversion", "publish", version.pk, revision=7, cohort="new")
 
     assert "saved meanwhile" in shown
     version.refresh_from_db()
@@ -666,7 +668,28 @@ def test_a_row_has_only_the_buttons_that_apply_to_it(ann):
 
     assert 'value="void"' in invoice
     assert 'value="finalize"' not in invoice
-    assert 'value="publish"' not in version
+    assert 'value="publish"' in version  # to another cohort
+    publication = ann.get(page("subscriptions", "publication", "change", Publication.objects.get().pk))
+    assert 'value="undo"' not in publication.content.decode()
+
+
+def test_a_version_is_published_to_a_cohort_and_taken_back(ann):
+    world = make_world()
+    version = catalog.create_version(tier=world.subscription.version.tier, actor="system")
+    confirm(
+        ann, "subscriptions", "tierversion", "publish", version.pk,
+        revision=1, cohort="renewal", effective_at="2999-01-01T00:00:00",
+    )  # fmt: skip
+    publication = Publication.objects.get(version=version)
+    assert (publication.cohort, publication.published_by) == ("renewal", "staff:ann")
+    plan_publications()
+    assert "1 scheduled" in ann.get(page("subscriptions", "tierversion", "change", version.pk)).content.decode()
+    shown = ann.get(page("subscriptions", "publication", "change", publication.pk)).content.decode()
+    assert ("1 planned, 1 scheduled" in shown, 'value="undo"' in shown) == (True, True)
+    act(ann, "subscriptions", "publication", "undo", publication.pk)
+    publication.refresh_from_db()
+    assert publication.undone_at is not None
+    assert audited("undo", "subscriptions.tierversion").object_id == f"{version.tier.code}/2"
 
 
 def test_releasing_what_is_not_parked_says_so(ann):

@@ -3,9 +3,10 @@
 import pytest
 from rest_framework.test import APIClient
 
+from invoices.tasks import plan_publications
 from subscriptions.models import AuditEntry, TierVersion
 from subscriptions.services.keys import issue_key
-from tests.world import PER_TOKEN, charge, make_meter
+from tests.world import PER_TOKEN, charge, make_meter, make_world
 
 pytestmark = pytest.mark.django_db
 
@@ -96,6 +97,7 @@ def test_a_draft_answers_with_the_whole_document_and_its_revision(client, draft)
         "revision": 1,
         "published_at": None,
         "effective_at": None,
+        "publications": [],
     }
     assert draft["ETag"] == '"1"'
     shown = client.get(f"{VERSIONS}/1")
@@ -226,11 +228,62 @@ def test_exactly_what_was_read_can_be_published(client, draft):
     assert client.post(f"{VERSIONS}/1/publish", {"cohort": "new"}, headers={"If-Match": '"2"'}).status_code == 200
 
 
-@pytest.mark.parametrize("cohort", ["renewal", "now"])
-def test_a_cohort_of_a_later_release_says_so(client, draft, cohort):
-    response = client.post(f"{VERSIONS}/1/publish", {"cohort": cohort})
-    assert (response.status_code, response.json()["code"]) == (422, "terms_not_available")
-    assert faults(response) == [("cohort", "terms_not_available")]
+def test_a_version_says_how_far_its_publications_are(client, draft):
+    client.post(f"{VERSIONS}/1/publish", {"cohort": "new"})
+    make_world(version=TierVersion.objects.get())
+    client.post(VERSIONS)
+    first = client.post(f"{VERSIONS}/2/publish", {"cohort": "renewal", "effective_at": "2999-01-01T00:00:00Z"}).json()
+    [publication] = first["publications"]
+    nothing = {"planned": 0, "scheduled": 0, "done": 0, "undone": 0, "dropped": 0, "parked": 0}
+    assert publication == {
+        "cohort": "renewal",
+        "effective_at": "2999-01-01T00:00:00Z",
+        "published_by": AuditEntry.objects.filter(action="publish").latest("pk").actor,
+        "planned_at": None,
+        "undone_at": None,
+        "progress": nothing,
+    }
+    plan_publications()
+    [publication] = client.get(f"{VERSIONS}/2").json()["publications"]
+    assert publication["planned_at"] is not None
+    assert publication["progress"] == nothing | {"planned": 1, "scheduled": 1}
+    [listed, _] = client.get(VERSIONS).json()["results"]
+    assert listed["publications"] == [{name: value for name, value in publication.items() if name != "progress"}]
+
+
+def test_a_publication_is_undone_until_it_takes_effect(client, draft):
+    later = {"effective_at": "2999-01-01T00:00:00Z"}
+    client.post(f"{VERSIONS}/1/publish", {"cohort": "now", **later})
+    undone = client.post(f"{VERSIONS}/1/undo", {})
+    assert undone.status_code == 200
+    assert undone.json()["publications"][0]["undone_at"] is not None
+    assert (undone.json()["status"], undone.json()["effective_at"]) == ("published", None)
+    assert AuditEntry.objects.filter(action="undo", object_id="growth/1").count() == 1
+    again = client.post(f"{VERSIONS}/1/publish", {"cohort": "now", **later})
+    assert [one["undone_at"] is None for one in again.json()["publications"]] == [False, True]
+    client.post(f"{VERSIONS}/1/publish", {"cohort": "renewal", **later})
+    which = client.post(f"{VERSIONS}/1/undo", {})
+    assert (which.status_code, which.json()["code"]) == (409, "ambiguous")
+    assert client.post(f"{VERSIONS}/1/undo", {"cohort": "now"}).status_code == 200
+    assert client.post(f"{VERSIONS}/1/undo", {"cohort": "renewal"}).status_code == 200
+
+
+@pytest.mark.parametrize("body", [{}, {"cohort": "new"}, {"cohort": "now"}])
+def test_what_has_taken_effect_is_not_undone(client, draft, body):
+    client.post(f"{VERSIONS}/1/publish", {"cohort": "new"})
+    response = client.post(f"{VERSIONS}/1/undo", body)
+    assert (response.status_code, response.json()["code"]) == (409, "nothing_to_undo")
+
+
+def test_a_misspelt_cohort_is_not_undone(client, draft):
+    assert faults(client.post(f"{VERSIONS}/1/undo", {"cohort": "all"})) == [("cohort", "invalid_choice")]
+
+
+def test_a_version_is_published_once_to_each_cohort(client, draft):
+    for cohort in ("new", "renewal", "now"):
+        assert client.post(f"{VERSIONS}/1/publish", {"cohort": cohort}).status_code == 200
+        again = client.post(f"{VERSIONS}/1/publish", {"cohort": cohort})
+        assert (again.status_code, again.json()["code"]) == (409, "version_published")
 
 
 def test_terms_that_are_not_built_yet_stay_in_the_draft(client, growth):

@@ -226,6 +226,14 @@ class TestCancelling:
         assert (credit.share_numerator, credit.share_divisor, credit.amount) == (335, 365, -3350)
         assert invoices(world)[-1].subtotal == -3350
 
+    def test_what_happens_before_the_end_does_not_let_it_forget_what_to_give_back(self):
+        world = make_world(version=publish("yearly", fee="3650.00", fee_every=12), now=at("2026-06-10 10:00"))
+        cancel(world, when="period_end")
+        with transaction.atomic():
+            opening.open_due(subscriptions=[lock_subscription(world.subscription.pk)], now=world.now)
+        advance(clock_id=world.clock.pk, to=at("2026-07-01 02:00"), actor=ACTOR)
+        assert [item.amount for item in FeeItem.objects.filter(kind="credit")] == [-3350]
+
     def test_an_end_that_is_brought_forward_gives_back_more(self):
         world = make_world(version=publish("yearly", fee="3650.00", fee_every=12), now=at("2026-06-10 10:00"))
         cancel(world, when="period_end")
