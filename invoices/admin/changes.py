@@ -87,7 +87,8 @@ class Changing(forms.Form):
             (ChangeBill.NOW.value, "at once, on an invoice of its own"),
         ],
     )
-    seen = forms.BooleanField(required=False, widget=forms.HiddenInput)
+    # The answers whose consequences were in sight.
+    seen = forms.CharField(required=False, widget=forms.HiddenInput)
 
     def clean(self) -> dict[str, Any]:
         """Ask for the date where one is needed."""
@@ -108,6 +109,8 @@ def change_tier(page: StaffAdmin, request: HttpRequest, queryset: QuerySet[Any])
     answers = page.ask(request, queryset, Changing, title=title)
     if isinstance(answers, TemplateResponse):
         return answers
+    seen = answers.pop("seen")
+    in_sight = repr(sorted((name, str(value)) for name, value in answers.items()))
     asked = changing.Asked(
         to_version=answers["version"],
         when=answers["date"] if answers["when"] == AT_DATE else answers["when"],
@@ -120,12 +123,10 @@ def change_tier(page: StaffAdmin, request: HttpRequest, queryset: QuerySet[Any])
         "actor": actor_of(request),
     }
     try:
-        if not answers["seen"]:
+        if seen != in_sight:
             statement = changing.preview_change(**terms, read=statement_of)
-            again = answers | {"seen": True}
-            return page.ask_again(
-                request, queryset, Changing(initial=again), title="Change tier", detail=_told(statement)
-            )
+            again = Changing(initial=answers | {"seen": in_sight})
+            return page.ask_again(request, queryset, again, title="Change tier", detail=_told(statement))
         changing.change_tier(**terms, read=statement_of)
     except DomainError as refusal:
         page.message_user(request, f"Not done: {explain(refusal)}", messages.ERROR)

@@ -31,16 +31,24 @@ def answer(client, world, **answers):
         "version": TierVersion.objects.get(tier__code="scale").pk,
         "when": "now",
     }
-    return client.post(LIST, form | answers, follow=True).content.decode()
+    return client.post(LIST, form | answers, follow=True)
+
+
+def confirm(client, world, **answers):
+    """Answer, and then confirm what the page says that it will do."""
+    asked = answer(client, world, **answers)
+    return answer(client, world, **answers, seen=asked.context["form"]["seen"].value())
 
 
 def test_it_shows_what_a_change_will_do_and_does_it_when_that_was_seen(world):
     client = signed_in(group="finance")
-    page = answer(client, world)
-    assert "Of the fee of Scale 266.13 USD is charged, for 16 of 30 days." in page
-    assert 'name="seen" value="True"' in page
+    asked = answer(client, world)
+    assert "Of the fee of Scale 266.13 USD is charged, for 16 of 30 days." in asked.content.decode()
+    seen = asked.context["form"]["seen"].value()
+    other = answer(client, world, fee="none", seen=seen)  # what was seen was another change
+    assert "No fee is given back or charged for it." in other.content.decode()
     assert TierChange.objects.count() == 0
-    assert "The change is made" in answer(client, world, seen="True")
+    assert "The change is made" in answer(client, world, seen=seen).content.decode()
     change = TierChange.objects.get()
     assert AuditEntry.objects.get(action="change").actor == "staff:ann"
     statement = client.get(reverse("admin:subscriptions_tierchange_change", args=[change.pk])).content.decode()
@@ -50,7 +58,7 @@ def test_it_shows_what_a_change_will_do_and_does_it_when_that_was_seen(world):
 
 def test_what_is_scheduled_is_listed_and_undone(world):
     client = signed_in(group="finance")
-    answer(client, world, when="period_end", seen="True")
+    confirm(client, world, when="period_end")
     page = reverse("admin:subscriptions_scheduledchange_changelist")
     assert "with the first period from" in client.get(page).content.decode()
     scheduled = ScheduledChange.objects.get()
@@ -63,8 +71,9 @@ def test_what_is_scheduled_is_listed_and_undone(world):
 def test_a_refusal_is_told_and_who_may_only_look_is_not_asked(world):
     client = signed_in(group="finance")
     same = TierVersion.objects.get(tier__code="growth").pk
-    assert "would begin it anew" in answer(client, world, version=same)
-    assert "Say at which date." in answer(client, world, when="date")
+    assert "would begin it anew" in answer(client, world, version=same).content.decode()
+    assert "Say at which date." in answer(client, world, when="date").content.decode()
+    asked = answer(client, world)
     reader = signed_in("rita", group="read-only")
-    answer(reader, world, seen="True")
+    answer(reader, world, seen=asked.context["form"]["seen"].value())
     assert TierChange.objects.count() == 0
