@@ -144,6 +144,23 @@ def test_another_interval_resets(api, world):
     assert world.position() == ("0", "0", "0")
 
 
+def test_the_overage_of_a_tier_that_was_left_and_comes_back_is_billed_once(api, world):
+    world.use(12_000, time=JUNE)
+    move(world, "2026-06-15 00:00")
+    change(api, world, fee="none")
+    move(world, "2026-06-16 00:00")
+    change(api, world, "back", tier="growth", fee="none")
+    move(world, "2026-06-20 00:00")
+    world.use(101_000)
+    # 9,000 on 29 days and 100,000 on one of 30 are 13,000 included, of the 113,000 used.
+    assert world.position() == ("113000", "13000", "100000")
+    move(world, "2026-07-01 02:00")
+    closing = Invoice.objects.get(reason="period")
+    assert [(line.kind, line.amount) for line in closing.lines.all()] == [("fee", 99), ("overage", 20)]
+    verified = api.post(f"/invoices/{closing.public_id}/verify", {}, key="v")
+    assert verified.json() == {"equal": True, "differences": []}
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
