@@ -161,9 +161,10 @@ def _carry_out_now(
 ) -> TierChange:
     if to_version.pk == subscription.version_id and choices.allowance is not ChangeAllowance.RESET:
         raise NothingChanges(f"The subscription is on {to_version}; only the allowance `reset` would begin it anew.")
-    period = _lock_period_at(subscription, now)
+    at = agreement.instant_of(subscription, now=now)
+    period = _lock_period_at(subscription, at)
     assert period is not None  # it runs, and what has begun is open
-    return _execute(subscription, period, to_version, choices, at=now, now=now, actor=actor)
+    return _execute(subscription, period, to_version, choices, at=at, now=now, actor=actor)
 
 
 def _schedule(subscription: Subscription, asked: Asked, choices: Choices, now: datetime, actor: str) -> ScheduledChange:

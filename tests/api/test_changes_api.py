@@ -183,6 +183,33 @@ def test_two_changes_at_one_date_come_into_force_one_after_the_other(api, world)
     ]
 
 
+def test_a_reset_gives_back_what_was_charged_at_the_same_instant(api, world):
+    move(world, "2026-06-15 00:00")
+    change(api, world)
+    done = change(api, world, "anew", allowance="reset").json()
+    assert [done[name] for name in FIGURES] == ["-266.13", "499.00", "232.87"]
+
+
+def test_of_two_that_begin_anew_at_one_instant_the_second_follows_a_moment_later(api, world):
+    move(world, "2026-06-15 00:00")
+    change(api, world, allowance="reset")
+    again = change(api, world, "again", tier="growth", allowance="reset").json()
+    assert [again[name] for name in FIGURES] == ["-499.00", "99.00", "-400.00"]
+    at_last = change(api, world, "at last").json()
+    assert [at_last[name] for name in FIGURES] == ["-99.00", "499.00", "400.00"]
+    move(world, "2026-06-15 00:30")
+    assert (world.balance().period.sequence, world.balance().grants.get().quantity) == (3, 100_000)
+
+
+def test_a_change_while_an_early_event_has_opened_the_next_period_takes_effect_there(api, world):
+    move(world, "2026-06-30 23:55")
+    world.use(1, time=at("2026-07-01 00:02"))
+    done = change(api, world).json()
+    assert (done["effective_at"], done["net"]) == ("2026-07-01T00:00:00Z", "400.00")
+    move(world, "2026-07-15 00:00")
+    assert world.balance().grants.get().quantity == 100_000
+
+
 def test_what_waits_for_the_end_of_the_period_waits_for_that_of_the_one_that_a_change_begins(api, world):
     publish("mini", fee="19.00", charges=[charge(included="1000")])
     move(world, "2026-06-10 00:00")

@@ -176,7 +176,8 @@ class Twin:
             self.spans.append(Stretch(instant, span_ends_at, span_ends_at, [(instant, self.version)]))
 
     def change(self, to, allowance, instant):
-        """Change within the running period, or end it."""
+        """Change within the running period, or end it; not before it has begun, which a reset at its start puts off by a moment."""
+        instant = max(instant, self.periods[-1].starts_at)
         if allowance == "reset" or TIERS[to][2] != TIERS[self.version][2]:
             instant = max(instant, self.periods[-1].starts_at + MOMENT)
             self.pool.cut(instant)
@@ -374,8 +375,8 @@ class History:
         for span in self.twin.spans:
             items = [
                 item
-                for item in FeeItem.objects.filter(tenant=self.world.tenant).select_related("credits")
-                if span.starts_at <= (item.credits or item).span_starts_at < span.ends_at
+                for item in FeeItem.objects.filter(tenant=self.world.tenant).select_related("period", "credits__period")
+                if (item.credits or item).period.fee_starts_at == span.starts_at
             ]
             exact = span.so_far(lambda name: Fraction(self.twin.fees[name]), self.twin.days_in)
             found = sum(item.amount for item in items)
