@@ -308,10 +308,7 @@ def integral(
     """
     if days_in is None:
         instants = sorted({starts_at, ends_at, *(min(max(at, starts_at), ends_at) for at, _ in values)})
-        stretches = [
-            (start, Fraction((end - start) // timedelta(microseconds=1)))
-            for start, end in pairwise(instants)
-        ]
+        stretches = [(start, Fraction((end - start) // timedelta(microseconds=1))) for start, end in pairwise(instants)]
         return sum(
             (length * Fraction([value for at, value in values if at <= start][-1]) for start, length in stretches),
             Fraction(0),

@@ -23,7 +23,8 @@ from invoices.selectors.books import breaches
 from invoices.selectors.statements import statement_of
 from invoices.selectors.verifying import verify
 from invoices.services.advancing import advance
-from invoices.services.changing import Asked, change_tier, preview_change, preview_scheduled, undo_change
+from invoices.services.changing import Asked, change_tier, preview_change, preview_scheduled
+from invoices.services.undoing import undo
 from metering.models import CreditGrant, MeterBalance, OverageCharge
 from metering.services.grants import GrantTerms, grant_credit, void_grant
 from metering.services.reversing import reverse_event
@@ -339,7 +340,14 @@ class History:
     def undo(self, number):
         if self.twin.awaited:
             one = self.twin.awaited.pop(number % len(self.twin.awaited))
-            assert undo_change(change=one.row, now=self.twin.now, actor=ACTOR).status == "undone"
+            undo(
+                subscription_id=self.world.subscription.pk,
+                change=str(one.row.public_id),
+                now=self.twin.now,
+                actor=ACTOR,
+            )
+            one.row.refresh_from_db()
+            assert one.row.status == "undone"
 
     def look(self):
         """What is final stays as it was; versions and fees are the twin's."""
