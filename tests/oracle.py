@@ -13,10 +13,12 @@ the API, with the models `flat`, `per_unit`, `package`, `graduated` and `volume`
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from itertools import pairwise
 from math import ceil
+from zoneinfo import ZoneInfo
 
 Number = Decimal | Fraction | int
 FAR_FUTURE = datetime(9999, 1, 1, tzinfo=UTC)
@@ -131,6 +133,17 @@ class Pool:
         self.periods.append((starts_at, ends_at))
         self.give(Grant(f"allowance {len(self.periods)}", self.allowance, starts_at, ends_at))
 
+    def cut(self, ends_at: datetime) -> None:
+        """Let the newest period, and its allowance, end earlier."""
+        self.periods[-1] = (self.periods[-1][0], ends_at)
+        name = f"allowance {len(self.periods)}"
+        self.grants[name] = replace(self.grants[name], expires_at=ends_at)
+
+    def rescale(self, quantity: Number) -> None:
+        """Let the newest period's allowance be another, as if it had been from the beginning."""
+        name = f"allowance {len(self.periods)}"
+        self.grants[name] = replace(self.grants[name], quantity=quantity)
+
     def give(self, grant: Grant) -> None:
         """The how manieth it is stands for when it was made."""
         made = datetime(2020, 1, 1 + len(self.grants) // 24, len(self.grants) % 24, tzinfo=UTC)
@@ -148,9 +161,10 @@ class Pool:
 
     def close(self) -> None:
         """Close the oldest open period; the next one is open."""
-        burned = self.position().burns[f"allowance {self.closed + 1}"]
+        name = f"allowance {self.closed + 1}"
+        left = Fraction(self.grants[name].quantity) - self.position().burns[name]
         self.closed += 1
-        rolled = min(Fraction(self.allowance) - burned, Fraction(self.rollover_max))
+        rolled = min(left, Fraction(self.rollover_max))
         if rolled:
             starts_at, ends_at = self.periods[self.closed]
             lasts = self.rollover_periods > 1
@@ -281,6 +295,30 @@ def spread_in_time_order(
                 dimensions = tuple(sorted(event.dimensions.items()))
                 share[dimensions] = share.get(dimensions, Fraction(0)) + overage * Fraction(event.quantity) / used
     return stretches
+
+
+def integral(
+    values: Sequence[tuple[datetime, Number]], starts_at: datetime, ends_at: datetime, *, days_in: str | None
+) -> Fraction:
+    """
+    Return the sum, over the time from `starts_at` to `ends_at`, of the values that came into force one after the other.
+
+    Counts by local days of the zone `days_in`, of which each has the value that was the last to come into force on it, and the last day
+    none; or by elapsed time where that is None. To be divided by `integral` of 1 over the whole.
+    """
+    if days_in is None:
+        instants = sorted({starts_at, ends_at, *(min(max(at, starts_at), ends_at) for at, _ in values)})
+        stretches = [(start, Fraction((end - start) // timedelta(microseconds=1))) for start, end in pairwise(instants)]
+        return sum(
+            (length * Fraction([value for at, value in values if at <= start][-1]) for start, length in stretches),
+            Fraction(0),
+        )
+    zone = ZoneInfo(days_in)
+    day, total = starts_at.astimezone(zone).date(), Fraction(0)
+    while day < ends_at.astimezone(zone).date():
+        total += Fraction([value for at, value in values if at.astimezone(zone).date() <= day][-1])
+        day += timedelta(days=1)
+    return total
 
 
 def winner(charges: Sequence[Charge], dimensions: Mapping[str, str]) -> Charge | None:

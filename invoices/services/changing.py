@@ -192,14 +192,15 @@ def _schedule(subscription: Subscription, asked: Asked, choices: Choices, now: d
 
 def _play(subscription: Subscription, scheduled: ScheduledChange) -> TierChange:
     """Carry a scheduled change out as it will be; the caller rolls it back."""
-    newest = subscription.periods.order_by("-sequence").first()
-    assert newest is not None  # it runs
-    at = newest.ends_at if scheduled.at_boundary else scheduled.wanted_at
-    bring_up(subscription, now=at)
-    _check_references()
-    done = TierChange.objects.filter(public_id=scheduled.public_id).first()
-    if done is None:
-        raise SubscriptionEnded("The subscription does not run any more at that time.")
+    at = None
+    while (done := TierChange.objects.filter(public_id=scheduled.public_id).first()) is None:
+        ends_at = subscription.periods.latest("sequence").ends_at
+        if at is not None and (at == scheduled.wanted_at or ends_at <= at):
+            raise SubscriptionEnded("The subscription does not run any more at that time.")
+        # A change at a date may end the period before; then this one waits for the end of the period that it begins.
+        at = ends_at if scheduled.at_boundary else scheduled.wanted_at
+        bring_up(subscription, now=at)
+        _check_references()
     return done
 
 
@@ -217,10 +218,10 @@ def _carry_out(subscription: Subscription, change: ScheduledChange, now: datetim
     subscription.refresh_from_db(fields=["version", "ends_at", "paused_at", "due_at"])
     at = change.wanted_at
     if subscription.due_at is not None and subscription.due_at <= at:
-        open_due(subscriptions=[subscription], now=at)  # with a period that begins at that instant it is done
-        change.refresh_from_db()
-        if change.status != ScheduledChange.Status.SCHEDULED:
-            return
+        open_due(subscriptions=[subscription], now=at)
+    change.refresh_from_db(fields=["status"])
+    if change.status != ScheduledChange.Status.SCHEDULED:
+        return  # it came into force with a period that began at its instant
     void = why_void(change, subscription.version)
     if void is None and change.publication is not None and subscription.paused_at is not None:
         switching.await_boundary(change=change)

@@ -65,7 +65,6 @@ def pools_after(
     changes = [
         (change.effective_at, terms_id_in(period.kind, change.to_version_id), change.choices)
         for change in period.changes.order_by("effective_at", "pk")
-        if change.effective_at > period.starts_at
     ]
     ends_period = choices.allowance is ChangeAllowance.RESET
     to_terms_id = to_version_id if ends_period else terms_id_in(period.kind, to_version_id)

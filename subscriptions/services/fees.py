@@ -49,16 +49,17 @@ def credit_unused(
     grain: Grain | None = None,
     is_day_used: bool = False,
     change: TierChange | None = None,
-    begun_before: bool = False,
+    before_period: bool = False,
 ) -> FeeItem | None:
     """
     Give back the part of the running fee after `at`, less what was given back of it before; None where that is nothing.
 
     The running fee is the newest item whose span `at` lies in: a period's, or the charge of a change. `grain` is that of its version if
-    absent. With `begun_before` an item that begins at `at` itself is no running one. `is_day_used` says that by day the day of `at` counts as used (cancelling, pausing); else it belongs to what comes after. A fee in
-    arrears stays whole as an item and gets the credit beside it.
+    absent. With `before_period` the fee of the period itself, which begins at `at`, is no running one. `is_day_used` says that by day the
+    day of `at` counts as used (cancelling, pausing); else it belongs to what comes after. A fee in arrears stays whole as an item and gets
+    the credit beside it.
     """
-    fee = running_fee(subscription, at=at, begun_before=begun_before)
+    fee = running_fee(subscription, at=at, not_of=period if before_period else None)
     if fee is None:
         return None
     grain = grain or Grain(terms_of(fee.version_id).change_terms.get("grain", Grain.DAY))
@@ -122,16 +123,16 @@ def _charge_remaining(
     return item
 
 
-def running_fee(subscription: Subscription, *, at: datetime, begun_before: bool = False) -> FeeItem | None:
+def running_fee(subscription: Subscription, *, at: datetime, not_of: BillingPeriod | None = None) -> FeeItem | None:
     """
     Return the fee or charge of the present run that pays for the instant: the newest, where changes have put one beside another.
 
-    A pause or an end has settled what an earlier run paid.
+    A pause or an end has settled what an earlier run paid. `not_of` is a period whose items do not count.
     """
     paying = subscription.fee_items.exclude(kind=FeeItem.Kind.CREDIT)
     paying = paying.filter(span_starts_at__gte=subscription.run_starts_at)
-    if begun_before:
-        paying = paying.filter(span_starts_at__lt=at)
+    if not_of is not None:
+        paying = paying.exclude(period=not_of)
     return paying.filter(span_starts_at__lte=at, span_ends_at__gt=at).order_by("-pk").first()
 
 

@@ -137,7 +137,9 @@ def _following(
     """Return the period, not yet saved, that follows `last` (None: the first)."""
     begins_run = last is None or last.starts_at < subscription.run_starts_at
     before = terms_of(subscription.version_id)
-    changes = _in_force_at(subscription, starts_at, waiting)
+    # What waits for a boundary does not take the place of the change that has ended the period before: it waits for the next one.
+    was_ended_by_change = not begins_run and last is not None and _was_cut(last)
+    changes = [] if was_ended_by_change else _in_force_at(subscription, starts_at, waiting)
     terms = terms_of(subscription.version_id)
     is_trial = last is None and subscription.trial_ends_at is not None
     moved = [change.anchor_at for change, _ in changes if change.anchor_at is not None]
@@ -149,9 +151,8 @@ def _following(
         anchor_anew(subscription, starts_at)
     whole = _trial_of(subscription) if is_trial else _whole_period(subscription, terms, starts_at)
     # In the zone to which a tenant has moved, the span ends with the period that holds most of its last day. What was cut ends at once.
-    opens_fee = (
-        begins_run or resets or last is None or _was_cut(last) or last.fee_ends_at - starts_at < whole.length / 2
-    )
+    is_anew = begins_run or resets or was_ended_by_change
+    opens_fee = is_anew or last is None or last.fee_ends_at - starts_at < whole.length / 2
     fee = Period(last.fee_starts_at, last.fee_ends_at) if last is not None and not opens_fee else None
     fee = fee or _fee_span(subscription, terms, whole, is_trial=is_trial)
     ends_at = whole.ends_at if subscription.ends_at is None else min(whole.ends_at, subscription.ends_at)

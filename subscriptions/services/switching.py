@@ -80,7 +80,7 @@ def record_reset(
     at = period.starts_at
     change = _write(subscription, period, period.version, choices, at, public_id, allowances, from_version=from_version)
     fees.credit_unused(
-        subscription=subscription, period=period, at=at, grain=choices.grain, change=change, begun_before=True
+        subscription=subscription, period=period, at=at, grain=choices.grain, change=change, before_period=True
     )
     return change
 

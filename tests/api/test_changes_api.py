@@ -144,6 +144,86 @@ def test_another_interval_resets(api, world):
     assert world.position() == ("0", "0", "0")
 
 
+def test_the_overage_of_a_tier_that_was_left_and_comes_back_is_billed_once(api, world):
+    world.use(12_000, time=JUNE)
+    move(world, "2026-06-15 00:00")
+    change(api, world, fee="none")
+    move(world, "2026-06-16 00:00")
+    change(api, world, "back", tier="growth", fee="none")
+    move(world, "2026-06-20 00:00")
+    world.use(101_000)
+    # 9,000 on 29 days and 100,000 on one of 30 are 13,000 included, of the 113,000 used.
+    assert world.position() == ("113000", "13000", "100000")
+    move(world, "2026-07-01 02:00")
+    closing = Invoice.objects.get(reason="period")
+    assert [(line.kind, line.amount) for line in closing.lines.all()] == [("fee", 99), ("overage", 20)]
+    verified = api.post(f"/invoices/{closing.public_id}/verify", {}, key="v")
+    assert verified.json() == {"equal": True, "differences": []}
+
+
+def test_a_change_at_the_first_instant_of_a_period_counts_in_its_allowance(api, world):
+    change(api, world, fee="none")
+    move(world, "2026-06-15 00:00")
+    done = change(api, world, "back", tier="growth", fee="none").json()
+    # 100,000 for 14 days and 10,000 for 16, of 30.
+    assert [done["allowances"][0][name] for name in ("before", "after")] == ["100000", "52000"]
+
+
+def test_two_changes_at_one_date_come_into_force_one_after_the_other(api, world):
+    first = change(api, world, "first", when="2026-06-15T00:00:00Z", allowance="reset").json()
+    second = change(api, world, "second", when="2026-06-15T00:00:00Z", tier="growth").json()
+    assert [second[name] for name in FIGURES] == ["-499.00", "99.00", "-400.00"]
+    move(world, "2026-06-15 00:30")
+    path = f"/subscriptions/{world.subscription.public_id}/changes"
+    assert api.get(f"{path}/{first['id']}").json() == first | {"status": "done"}
+    assert api.get(f"{path}/{second['id']}").json() == second | {"status": "done"}
+    assert list(TierChange.objects.order_by("pk").values_list("to_version__tier__code", "period__sequence")) == [
+        ("scale", 2),
+        ("growth", 2),
+    ]
+
+
+def test_a_reset_gives_back_what_was_charged_at_the_same_instant(api, world):
+    move(world, "2026-06-15 00:00")
+    change(api, world)
+    done = change(api, world, "anew", allowance="reset").json()
+    assert [done[name] for name in FIGURES] == ["-266.13", "499.00", "232.87"]
+
+
+def test_of_two_that_begin_anew_at_one_instant_the_second_follows_a_moment_later(api, world):
+    move(world, "2026-06-15 00:00")
+    change(api, world, allowance="reset")
+    again = change(api, world, "again", tier="growth", allowance="reset").json()
+    assert [again[name] for name in FIGURES] == ["-499.00", "99.00", "-400.00"]
+    at_last = change(api, world, "at last").json()
+    assert [at_last[name] for name in FIGURES] == ["-99.00", "499.00", "400.00"]
+    move(world, "2026-06-15 00:30")
+    assert (world.balance().period.sequence, world.balance().grants.get().quantity) == (3, 100_000)
+
+
+def test_a_change_while_an_early_event_has_opened_the_next_period_takes_effect_there(api, world):
+    move(world, "2026-06-30 23:55")
+    world.use(1, time=at("2026-07-01 00:02"))
+    done = change(api, world).json()
+    assert (done["effective_at"], done["net"]) == ("2026-07-01T00:00:00Z", "400.00")
+    move(world, "2026-07-15 00:00")
+    assert world.balance().grants.get().quantity == 100_000
+
+
+def test_what_waits_for_the_end_of_the_period_waits_for_that_of_the_one_that_a_change_begins(api, world):
+    publish("mini", fee="19.00", charges=[charge(included="1000")])
+    move(world, "2026-06-10 00:00")
+    waiting = change(api, world, "waiting", tier="mini", when="period_end").json()
+    assert waiting["effective_at"] == "2026-07-01T00:00:00Z"
+    move(world, "2026-06-15 00:00")
+    done = change(api, world, allowance="reset").json()
+    assert [done[name] for name in FIGURES] == ["-52.80", "499.00", "446.20"]
+    again = change(api, world, "again", tier="growth", when="period_end", preview=True).json()
+    assert again["effective_at"] == "2026-07-15T00:00:00Z"
+    move(world, "2026-07-15 02:00")
+    assert world.balance().grants.get().quantity == 1000
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
