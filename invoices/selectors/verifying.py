@@ -15,12 +15,11 @@ from invoices.selectors.invoices import bookings_of
 from invoices.selectors.sources import cumulative_amount
 from metering.core.overage import PricedPool, price_pool
 from metering.models import MeterBalance, OverageCharge
-from metering.selectors.overage import charges_of_pool
+from metering.selectors.overage import charges_in_force, versions_in_force
 from metering.selectors.recount import recount
 from subscriptions.core.money import exact, plain, precise, quantize
 from subscriptions.core.proration import Share, prorate
 from subscriptions.models import FeeItem
-from subscriptions.selectors.agreement import version_spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +117,7 @@ def _as_it_was_drafted(line: InvoiceLine) -> tuple[OverageCharge, Decimal]:
 
 def _priced_again(balance: MeterBalance, last_entry_id: int) -> PricedPool:
     segments = recount(balance=balance, up_to_entry_id=last_entry_id)
-    charges = [
-        charge
-        for span in version_spans(balance.period)
-        for charge in charges_of_pool(span.terms_id, balance.meter_id, balance.pool)
-    ]
-    return price_pool(segments, charges)
+    return price_pool(segments, charges_in_force(balance, versions_in_force(balance.period)))
 
 
 def _cumulative(priced: PricedPool, booking: OverageCharge) -> Fraction:

@@ -136,10 +136,10 @@ def segments_of(
 
 
 def charges_in_force(balance: BalanceFigures, versions: Mapping[datetime, int]) -> list[ChargeTerms]:
-    """Return the charges that burn from a balance's pool under each of its period's versions."""
+    """Return the charges that burn from a balance's pool under each of its period's versions, once where one was left and came back."""
     return [
         charge
-        for version_id in versions.values()
+        for version_id in dict.fromkeys(versions.values())
         for charge in charges_of_pool(version_id, balance.meter_id, balance.pool)
     ]
 
