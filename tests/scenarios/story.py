@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from django.http import HttpResponse
 from django.test import Client
 
+from invoices import tasks
 from subscriptions.services.keys import issue_key
 
 PER_TOKEN = {"model": "per_unit", "unit_amount": "0.0002"}
@@ -59,20 +60,21 @@ class Story:
         **terms: Any,
     ) -> int:
         """Publish the next version of a tier to a cohort, from long ago on unless `at` is given; return its number."""
-        number = self.draft(tier, fee, included, charge=charge, **terms)
-        self.publish_draft(tier, number, cohort=cohort, at=at)
-        return number
-
-    def draft(self, tier: str, fee: str, included: str | None, *, charge: Any = None, **terms: Any) -> int:
-        """Write the next version of a tier; return its number."""
         document = {"currency": self.currency, "fee": fee, "charges": [charge or tokens(included)]} | terms
         number: int = self._done("POST", f"/tiers/{tier}/versions", document)["number"]
+        body = {"cohort": cohort, "effective_at": LONG_AGO if at is None else self.instant(at)}
+        self._done("POST", f"/tiers/{tier}/versions/{number}/publish", body)
+        tasks.plan_publications()  # a worker does, whose doorbell was rung
         return number
 
-    def publish_draft(self, tier: str, number: int, *, cohort: str = "new", at: str | None = None) -> dict[str, Any]:
-        """Publish a version to a cohort; return its document."""
-        body = {"cohort": cohort, "effective_at": LONG_AGO if at is None else self.instant(at)}
-        return self._done("POST", f"/tiers/{tier}/versions/{number}/publish", body)
+    def version(self, tier: str, number: int) -> dict[str, Any]:
+        """Return a version's document."""
+        return self._done("GET", f"/tiers/{tier}/versions/{number}")
+
+    def withdraw(self, tier: str, number: int) -> None:
+        """Undo the publication of a version that is still to come."""
+        self._done("POST", f"/tiers/{tier}/versions/{number}/undo")
+        tasks.plan_publications()
 
     # What the customer does.
 
@@ -133,6 +135,10 @@ class Story:
     def shown(self) -> dict[str, Any]:
         """Return the subscription's document."""
         return self._done("GET", f"/subscriptions/{self.subscription}")
+
+    def status(self) -> str:
+        """Return how the subscription stands."""
+        return str(self.shown()["status"])
 
     def periods(self) -> list[tuple[str, str]]:
         """Return the periods, the oldest first, each by its kind and the wall time of its end."""
