@@ -110,10 +110,10 @@ class Story:
         return self._done("POST", f"/subscriptions/{self.subscription}/{verb}", body)
 
     def refused(self, verb: str, **body: Any) -> str:
-        """Try something that is refused; return the code of the refusal."""
+        """Try something that is refused; return the status and code of the refusal."""
         answer = self._send("POST", f"/subscriptions/{self.subscription}/{verb}", body)
-        assert 400 <= answer.status_code < 500, answer.content
-        return str(answer.json()["code"])
+        assert answer.status_code >= 400, answer.content
+        return f"{answer.status_code} {answer.json()['code']}"
 
     def move_to(self, zone: str) -> None:
         """Move the customer to another zone, in which times are written from now on."""
@@ -123,9 +123,10 @@ class Story:
     # What there is to see.
 
     def balance(self) -> dict[str, str]:
-        """Return used, included, remaining and overage of the running period."""
-        [one] = self._done("GET", f"/tenants/{self.customer}/balances")["results"]
-        return {name: one[name] for name in ("used", "included", "remaining", "overage")}
+        """Return used, included, remaining and overage of tokens in the running period; nothing where none runs."""
+        balances = self._done("GET", f"/tenants/{self.customer}/balances")["results"]
+        figures = ("used", "included", "remaining", "overage")
+        return next(({name: one[name] for name in figures} for one in balances if one["meter"] == "tokens"), {})
 
     def may_use(self, quantity: int) -> str:
         """Ask the gate, without holding anything."""

@@ -106,4 +106,4 @@ def test_i_began_in_mid_month_and_pay_by_the_calendar(tell):
     assert customer.periods() == [("stub", "2026-07-01 00:00")]
     customer.on("2026-07-01 02:00")
     assert customer.bills()[-1] == ("period", "99.00")
-    assert customer.refused("anchor", anchor_at=customer.instant("2026-07-15")) == "calendar_aligned"
+    assert customer.refused("anchor", anchor_at=customer.instant("2026-07-15")) == "422 calendar_aligned"

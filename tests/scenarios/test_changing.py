@@ -287,7 +287,7 @@ def test_i_want_to_pay_in_another_currency(tell):
     customer.offer("growth", "99.00", "10000")
     customer.offer("europe", "89.00", "10000", currency="EUR")
     customer.subscribe("growth")
-    assert customer.refused("change", tier="europe", when="now") == "currency_mismatch"
+    assert customer.refused("change", tier="europe", when="now") == "422 currency_mismatch"
 
 
 def test_from_months_to_years_my_period_begins_anew(customer):

@@ -43,13 +43,13 @@ def test_i_wanted_to_leave_at_the_end_of_the_month_and_stayed(customer):
     customer.on("2026-06-15")
     customer.do("cancel", when="period_end")
     assert customer.status() == "ending"
-    assert customer.refused("change", tier="scale", when="period_end") == "subscription_ended"
+    assert customer.refused("change", tier="scale", when="period_end") == "409 subscription_ended"
     customer.on("2026-06-20")
     customer.do("undo")
     assert customer.status() == "active"
     customer.on("2026-07-01 02:00")
     assert customer.bills() == [("opening", "99.00"), ("period", "99.00")]
-    assert customer.refused("undo") == "nothing_to_undo"
+    assert customer.refused("undo") == "409 nothing_to_undo"
 
 
 def test_i_left_at_the_end_of_the_month(customer):
@@ -88,7 +88,7 @@ def test_i_come_back_after_a_long_time(customer):
     customer.on("2026-06-15")
     customer.do("cancel", when="now")
     customer.on("2026-08-01")
-    assert customer.refused("reactivate") == "reactivation_too_late"
+    assert customer.refused("reactivate") == "409 reactivation_too_late"
     customer.subscribe("growth")
     assert customer.periods() == [("regular", "2026-09-01 00:00")]
 
@@ -98,7 +98,7 @@ def test_i_was_away_over_the_end_of_the_month(customer):
     customer.on("2026-06-20 10:00")
     customer.do("pause")
     assert (customer.status(), customer.may_use(1)) == ("paused", "deny")
-    assert customer.refused("change", tier="scale", when="now") == "subscription_paused"
+    assert customer.refused("change", tier="scale", when="now") == "409 subscription_paused"
     customer.on("2026-06-20 12:00")
     # The 20th counts as used: 10 of 30 days, 33.00, less 0.40 for 2,000 tokens; 32.60 are kept as credit.
     assert customer.last_bill() == [("proration", "-33.00"), ("overage", "0.40")]
