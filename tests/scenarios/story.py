@@ -64,7 +64,8 @@ class Story:
         number: int = self._done("POST", f"/tiers/{tier}/versions", document)["number"]
         body = {"cohort": cohort, "effective_at": LONG_AGO if at is None else self.instant(at)}
         self._done("POST", f"/tiers/{tier}/versions/{number}/publish", body)
-        tasks.plan_publications()  # a worker does, whose doorbell was rung
+        if cohort != "new":
+            tasks.plan_publications()  # a worker does, whose doorbell was rung
         return number
 
     def version(self, tier: str, number: int) -> dict[str, Any]:
@@ -85,11 +86,21 @@ class Story:
         self.subscription = document["id"]
         return document
 
-    def use(self, quantity: int, on: str | None = None) -> str:
-        """Use tokens, now or on a day that has been; return what became of the event: accepted, or unmatched."""
+    def measure(self, meter: str, aggregation: str) -> None:
+        """Measure something else than tokens."""
+        how = {
+            "name": meter.title(),
+            "event_type": "llm.completion",
+            "aggregation": aggregation,
+            "value_property": meter,
+        }
+        self._done("POST", "/meters", {"code": meter} | how)
+
+    def use(self, quantity: int, on: str | None = None, *, of: str = "tokens") -> str:
+        """Use something, now or on a day that has been; return what became of the event: accepted, or unmatched."""
         time = {} if on is None else {"time": self.instant(on)}
         event = {"id": f"e{next(self._numbers)}", "subject": self.customer, "type": "llm.completion"} | time
-        counted = self._done("POST", "/events", event | {"data": {"tokens": quantity}})
+        counted = self._done("POST", "/events", event | {"data": {of: quantity}})
         return next(name for name in ("accepted", "unmatched", "rejected") if counted[name])
 
     def on(self, instant: str) -> list[str]:
@@ -111,7 +122,10 @@ class Story:
 
     def refused(self, verb: str, **body: Any) -> str:
         """Try something that is refused; return the status and code of the refusal."""
-        answer = self._send("POST", f"/subscriptions/{self.subscription}/{verb}", body)
+        if verb == "subscribe":
+            answer = self._send("POST", "/subscriptions", {"tenant": self.customer} | body)
+        else:
+            answer = self._send("POST", f"/subscriptions/{self.subscription}/{verb}", body)
         assert answer.status_code >= 400, answer.content
         return f"{answer.status_code} {answer.json()['code']}"
 
@@ -149,25 +163,30 @@ class Story:
         """Return the statement of a change as it is now."""
         return self._done("GET", f"/subscriptions/{self.subscription}/changes/{change['id']}")
 
+    def invoices(self) -> list[dict[str, Any]]:
+        """Return the invoices, the oldest first."""
+        found = self._done("GET", "/invoices", {"tenant": self.customer, "limit": 100})["results"]
+        return list(reversed(found))
+
     def bills(self) -> list[tuple[str, str]]:
         """Return the invoices, the oldest first, each by its reason and total."""
-        return [(one["reason"], one["total"]) for one in self._invoices()]
+        return [(one["reason"], one["total"]) for one in self.invoices()]
 
     def last_bill(self) -> list[tuple[str, str]]:
         """Return the lines of the newest invoice, each by its kind and amount."""
-        return [(line["kind"], line["amount"]) for line in self._invoices()[-1]["lines"]]
+        return [(line["kind"], line["amount"]) for line in self.invoices()[-1]["lines"]]
 
     def last_bill_says(self) -> list[str]:
         """Return what the lines of the newest invoice say."""
-        return [line["description"] for line in self._invoices()[-1]["lines"]]
+        return [line["description"] for line in self.invoices()[-1]["lines"]]
 
     def credit(self) -> str:
         """Return what was applied of the customer's credit by the newest invoice."""
-        return str(self._invoices()[-1]["credit_applied"])
+        return str(self.invoices()[-1]["credit_applied"])
 
     def verify(self) -> None:
         """Rate every invoice again from its sources."""
-        for invoice in self._invoices():
+        for invoice in self.invoices():
             verified = self._done("POST", f"/invoices/{invoice['id']}/verify", {})
             assert verified == {"equal": True, "differences": []}, (invoice["number"], verified)
 
@@ -181,10 +200,6 @@ class Story:
     def wall(self, instant: str) -> str:
         """Return the customer's wall time of an instant."""
         return f"{datetime.fromisoformat(instant).astimezone(ZoneInfo(self.zone)):%Y-%m-%d %H:%M}"
-
-    def _invoices(self) -> list[dict[str, Any]]:
-        found = self._done("GET", "/invoices", {"tenant": self.customer, "limit": 100})["results"]
-        return list(reversed(found))
 
     def _done(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         answer = self._send(method, path, body or {})

@@ -298,3 +298,31 @@ def test_from_months_to_years_my_period_begins_anew(customer):
     assert customer.periods() == [("stub", "2026-06-15 10:00"), ("regular", "2027-06-15 10:00")]
     customer.on("2026-06-15 12:00")
     assert customer.bills()[-1] == ("period", "4937.20")
+
+
+def test_my_seats_are_counted_by_their_peak_at_which_price(tell):
+    def seats(included, price):
+        return {
+            "kind": "usage",
+            "meter": "seats",
+            "included": included,
+            "price": {"model": "per_unit", "unit_amount": price},
+        }
+
+    customer = tell("2026-06-01")
+    customer.measure("seats", "max")
+    customer.offer("small", "0", None, charge=seats("10", "5"))
+    customer.offer("large", "0", None, charge=seats("20", "4"))
+    customer.subscribe("small")
+    assert customer.use(25, of="seats") == "accepted"
+    customer.on("2026-06-16")
+    assert customer.change("large")["allowances"][-1] == {
+        "meter": "seats",
+        "dimensions": {},
+        "before": "10",
+        "after": "15",  # half of 10 and half of 20
+        "used": "25",
+    }
+    customer.on("2026-07-01 02:00")
+    # One value has no parts: 10 seats beyond 15, at the price with which the month began.
+    assert customer.last_bill() == [("overage", "50.00")]

@@ -26,10 +26,10 @@ def test_i_left_and_some_of_my_usage_came_in_later(customer):
     assert customer.last_bill() == [("proration", "-49.50")]
     assert customer.use(5_000, on="2026-06-14") == "accepted"
     assert customer.use(5_000, on="2026-06-15 11:00") == "unmatched"
-    # Usage may come for 35 days; then, once, it is billed, and paid by the credit.
+    # Usage may come for 35 days; then, once, it is billed, and paid by the credit. What was left of the allowance has expired with the period.
     customer.on("2026-07-20 11:00")
-    assert customer.bills()[-1] == ("late", "0.60")
-    assert customer.credit() == "0.60"
+    assert customer.bills()[-1] == ("late", "1.00")
+    assert customer.credit() == "1.00"
 
 
 def test_i_left_and_want_nothing_back(customer):
