@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from random import Random
-from threading import Barrier, Condition, Thread
+from threading import Barrier, Condition, Thread, local
 from typing import Any
 
+import psycopg
+import pytest
 from django.db import connection
 
 
@@ -38,11 +40,21 @@ def interleaved(*calls: Callable[[], Any], dice: Random, seconds: float = 60) ->
     It goes on when the others have sent some statements more, or, where all of them wait (for a lock that it holds, perhaps), after a moment.
     """
     turns = _Turns()
-    return together(*[turns.taken_by(call, Random(dice.random())) for call in calls], seconds=seconds)
+
+    class CutCursor(psycopg.Cursor[Any]):
+        """The cursor of the hot path, which Django's wrappers do not see."""
+
+        def execute(self, *statement: Any, **how: Any) -> Any:
+            turns.let_others_go_first()
+            return super().execute(*statement, **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(psycopg, "Cursor", CutCursor)
+        return together(*[turns.taken_by(call, Random(dice.random())) for call in calls], seconds=seconds)
 
 
 class _Turns:
-    """How many statements all threads have sent."""
+    """How many statements all threads have sent, and each thread's dice."""
 
     # How long a thread lets the others go first: longer than they take for some statements, shorter than they may wait for a lock.
     PATIENCE = 0.05
@@ -50,22 +62,26 @@ class _Turns:
     def __init__(self) -> None:
         self._sent = 0
         self._moved = Condition()
+        self._own = local()
 
     def taken_by(self, call: Callable[[], Any], dice: Random) -> Callable[[], Any]:
         def run() -> Any:
-            with connection.execute_wrapper(self._stopping(dice)):
+            self._own.dice = dice
+            with connection.execute_wrapper(self._before_each):
                 return call()
 
         return run
 
-    def _stopping(self, dice: Random) -> Callable[..., Any]:
-        def before_each(execute: Callable[..., Any], *statement: Any) -> Any:
-            with self._moved:
-                if dice.random() < 0.15:
-                    goal = self._sent + dice.randint(1, 20)
-                    self._moved.wait_for(lambda: self._sent >= goal, timeout=self.PATIENCE)
-                self._sent += 1
-                self._moved.notify_all()
-            return execute(*statement)
+    def let_others_go_first(self) -> None:
+        """Stop, if this thread's dice say so."""
+        dice: Random = self._own.dice
+        with self._moved:
+            if dice.random() < 0.15:
+                goal = self._sent + dice.randint(1, 20)
+                self._moved.wait_for(lambda: self._sent >= goal, timeout=self.PATIENCE)
+            self._sent += 1
+            self._moved.notify_all()
 
-        return before_each
+    def _before_each(self, execute: Callable[..., Any], *statement: Any) -> Any:
+        self.let_others_go_first()
+        return execute(*statement)
