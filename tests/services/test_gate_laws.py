@@ -2,7 +2,8 @@
 No story of calls, usage and time grants a hold beyond a limit, refuses one that fits, loses a hold, or frees one twice.
 
 Beside the real services runs a model that knows single events and holds, counts them anew at each question, and has no buckets and no order
-of locks. Each story is a tenant of its own, with a hard limit, a bounded overage, a rolling window, and a spend cap over both meters. How much of
+of locks. Each story is a tenant of its own, with a hard limit, a bounded overage, a rolling window, and a spend cap over both meters, and changes its
+tier as it goes: from then on the other one's limits hold, in the running period as well. How much of
 usage grants cover, and what is left of them, the model counts itself as long as there is the allowance alone; once others were given it asks the
 books, which `test_oracle` holds to the walk.
 """
@@ -18,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from invoices.services.advancing import advance
+from invoices.services.changing import Asked, change_tier
 from invoices.services.due import run_due
 from metering.models import Authorization, CreditGrant, MeterBalance
 from metering.services.checking import check_call
@@ -35,8 +37,9 @@ PERIODS = [at("2026-06-01 00:00"), at("2026-07-01 00:00"), at("2026-08-01 00:00"
 GRACE = timedelta(hours=1)
 WINDOW, BUCKET = timedelta(hours=5), timedelta(minutes=5)
 TOKENS, IMAGES = "tokens", "images"
-# Included, overage at most, window at most, price of a unit of overage.
-INCLUDED = {TOKENS: 1000, IMAGES: 100}
+# Included by tier; overage at most, window at most, price of a unit of overage.
+FIRST, OTHER = "laws", "more-laws"
+INCLUDED = {FIRST: {TOKENS: 1000, IMAGES: 100}, OTHER: {TOKENS: 1500, IMAGES: 40}}
 BEYOND = {TOKENS: 0, IMAGES: 80}
 IN_WINDOW = {TOKENS: 600, IMAGES: None}
 PRICE = {TOKENS: Decimal("0.01"), IMAGES: Decimal("0.10")}
@@ -66,6 +69,8 @@ class Model:
     usage: list[tuple[str, datetime, int]] = field(default_factory=list)
     holds: dict[object, Held] = field(default_factory=dict)
     closed: set[int] = field(default_factory=set)
+    # Which tier, from which period on; a change says it for the whole of the period in which it comes.
+    tiers: list[tuple[int, str]] = field(default_factory=lambda: [(0, FIRST)])
     # (meter, period) → what is covered and what is left of the grants in force, once there are others than the allowance.
     books: Callable[[str, int], tuple[Decimal, Decimal]] | None = None
 
@@ -78,6 +83,9 @@ class Model:
         """Let the periods close whose grace is over; nothing is held of them any more."""
         self.closed |= {place for place in range(period_of(self.now)) if PERIODS[place + 1] + GRACE <= self.now}
         self.expire()
+
+    def included(self, meter, place):
+        return INCLUDED[[tier for since, tier in self.tiers if since <= place][-1]][meter]
 
     def used(self, meter, place):
         return sum(quantity for name, time, quantity in self.usage if name == meter and period_of(time) == place)
@@ -95,7 +103,8 @@ class Model:
         if self.books is not None:
             return self.books(meter, place)
         used = self.used(meter, place)
-        return min(used, INCLUDED[meter]), max(0, INCLUDED[meter] - used)
+        included = self.included(meter, place)
+        return min(used, included), max(0, included - used)
 
     def overage(self, meter, place):
         return self.used(meter, place) - self.cover(meter, place)[0]
@@ -112,7 +121,7 @@ class Model:
         in_window = self.held(meter, None) + sum(
             used for name, time, used in self.usage if name == meter and time > self.now - window
         )
-        spent = sum(PRICE[one] * self.overage(one, place) for one in INCLUDED)
+        spent = sum(PRICE[one] * self.overage(one, place) for one in PRICE)
         covered, left = self.cover(meter, place)
         spent += sum(one.amount for one in self.holds.values() if one.is_live and period_of(one.authorized_at) == place)
         return (
@@ -127,7 +136,7 @@ class Story:
 
     def __init__(self):
         self.model = Model()
-        self.world = make_world(version=limited_version(), starts_at=PERIODS[0], now=START, spend_cap=CAP)
+        self.world = make_world(version=limited_versions()[FIRST], starts_at=PERIODS[0], now=START, spend_cap=CAP)
         self.sent = 0
         self.grants = []
 
@@ -257,7 +266,7 @@ class Story:
         balance = balances.filter(period__starts_at=PERIODS[place]).first()
         if balance is None:  # not opened yet: nothing was used
             covered, own = Decimal(0), CreditGrant.objects.none()
-            allowance = Decimal(INCLUDED[meter])
+            allowance = Decimal(self.model.included(meter, place))
         else:
             covered, own, allowance = balance.covered, CreditGrant.objects.filter(balance=balance), Decimal(0)
         of_pool = CreditGrant.objects.filter(tenant=self.world.tenant, meter__code=meter, balance=None)
@@ -268,6 +277,19 @@ class Story:
             if one.effective_at <= now and all(end is None or now < end for end in (one.expires_at, one.voided_at))
         ]
         return covered, allowance + sum(in_force)
+
+    def change(self):
+        """Change to the other tier now; its allowance takes the place of the present one's."""
+        to = OTHER if self.model.tiers[-1][1] == FIRST else FIRST
+        choices = {"fee": "prorate", "allowance": "full_new"}
+        change_tier(
+            subscription_id=self.world.subscription.pk,
+            asked=Asked(to_version=limited_versions()[to], when="now", choices=choices),
+            now=self.model.now,
+            actor="system",
+            read=lambda change: change,
+        )
+        self.model.tiers.append((period_of(self.model.now), to))
 
     def drift(self, seconds):
         """Let time pass without anybody coming to what is due."""
@@ -302,24 +324,29 @@ class Story:
             assert balance.held - held_late == self.model.held(balance.meter.code, place)
 
 
-def limited_version():
-    """Return the version that all stories run on."""
-    if not Meter.objects.filter(code=TOKENS).exists():
-        make_meter(TOKENS, event_type=TOKENS)
-        make_meter(IMAGES, event_type=IMAGES, value_property="images")
-    if Tier.objects.filter(code="laws").exists():
-        return TierVersion.objects.get(tier__code="laws")
+def limited_versions():
+    """Return the versions that all stories run on, by tier."""
+    if Tier.objects.filter(code=FIRST).exists():
+        return {tier: TierVersion.objects.get(tier__code=tier) for tier in INCLUDED}
+    make_meter(TOKENS, event_type=TOKENS)
+    make_meter(IMAGES, event_type=IMAGES, value_property="images")
     tokens, images = ({"model": "per_unit", "unit_amount": str(PRICE[meter])} for meter in (TOKENS, IMAGES))
     limits = [{"quantity": str(IN_WINDOW[TOKENS]), "window": "PT5H"}]
-    return publish(
-        "laws",
-        charges=[
-            charge(meter=TOKENS, included=str(INCLUDED[TOKENS]), at_limit="deny", limits=limits, price=tokens),
-            charge(
-                meter=IMAGES, included=str(INCLUDED[IMAGES]), overage_quantity_max=str(BEYOND[IMAGES]), price=images
-            ),
-        ],
-    )
+    return {
+        tier: publish(
+            tier,
+            charges=[
+                charge(meter=TOKENS, included=str(included[TOKENS]), at_limit="deny", limits=limits, price=tokens),
+                charge(
+                    meter=IMAGES,
+                    included=str(included[IMAGES]),
+                    overage_quantity_max=str(BEYOND[IMAGES]),
+                    price=images,
+                ),
+            ],
+        )
+        for tier, included in INCLUDED.items()
+    }
 
 
 METERS = st.sampled_from([TOKENS, IMAGES])
@@ -338,6 +365,7 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("record"), METERS, QUANTITIES, st.sampled_from([0, 30, 3600, 18_000, 90_000])),
     st.tuples(st.just("grant"), METERS, QUANTITIES, st.sampled_from([3600, 86_400, None])),
     st.tuples(st.just("void"), PLACES),
+    st.tuples(st.just("change")),
     st.tuples(st.just("drift"), SECONDS),
     st.tuples(st.just("sweep")),
     st.tuples(st.just("advance"), SECONDS),
