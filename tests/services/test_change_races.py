@@ -14,7 +14,6 @@ from fractions import Fraction
 from itertools import pairwise
 
 import pytest
-from django.db import transaction
 
 from billing_site.http.problems import DomainError
 from invoices.models import Invoice
@@ -23,16 +22,15 @@ from invoices.selectors.verifying import verify
 from invoices.services.changing import Asked, carry_out, change_tier
 from invoices.services.closing import close_periods
 from invoices.services.due import run_due
-from invoices.services.invoicing import lock_subscription
 from invoices.services.pausing import pause_subscription
+from invoices.services.publishing import plan
 from invoices.services.subscribing import cancel_subscription, start_subscription
 from metering.models import Authorization, CreditGrant, MeterBalance, UsageEvent
 from metering.services.gate import perform
 from metering.services.ingest import record_events
 from metering.services.requests import Authorize, NewEvent, Record
-from subscriptions.core.changes import Choices
-from subscriptions.models import BillingPeriod, FeeItem, Publication, ScheduledChange, Tenant, TierChange
-from subscriptions.services import catalog, switching, tenants
+from subscriptions.models import BillingPeriod, FeeItem, ScheduledChange, Tenant, TierChange
+from subscriptions.services import catalog, tenants
 from tests import oracle
 from tests.races import interleaved
 from tests.world import ACTOR, JUNE, at, charge, make_meter, publish
@@ -46,7 +44,8 @@ TIERS = {"basic": ("99", 1000), "small": ("31", 300), "large": ("499", 5000), "b
 REFUSALS = {"SubscriptionEnded", "SubscriptionPaused", "NothingChanges"}
 
 
-def make_tiers():
+def make_tiers(cohort, effective_at):
+    """Publish the tiers, and to a cohort the second version of the first; its subscriptions join that with their start."""
     make_meter()
     versions = {
         name: publish(name, fee=fee, charges=[charge(included=str(included), at_limit="deny")])
@@ -61,7 +60,9 @@ def make_tiers():
         "charges": [charge(included=str(included), at_limit="deny")],
     }
     second = catalog.create_version(tier=versions["basic"].tier, actor=ACTOR, document=document)
-    versions["basic-2"] = catalog.publish(version_id=second.pk, now=JUNE, actor=ACTOR, effective_at=JUNE)
+    versions["basic-2"] = catalog.publish(
+        version_id=second.pk, now=JUNE, actor=ACTOR, cohort=cohort, effective_at=effective_at
+    )
     return versions
 
 
@@ -111,22 +112,6 @@ class Round:
         asked = Asked(to_version=self.versions[to], when=when, choices=choices)
         about = {"subscription_id": self.subscription.pk, "asked": asked, "actor": ACTOR}
         return lambda: change_tier(**about, now=self.now, read=lambda change: change.pk)
-
-    def publication(self, wanted_at, *, at_boundary):
-        """Schedule what a publication of the tier's second version to its subscriptions asks for."""
-        version = self.versions["basic-2"]
-        publication, _ = Publication.objects.get_or_create(
-            version=version, cohort="renewal" if at_boundary else "now", defaults={"effective_at": wanted_at}
-        )
-        with transaction.atomic():
-            return switching.schedule(
-                subscription=lock_subscription(self.subscription.pk),
-                to_version=version,
-                choices=Choices(),
-                wanted_at=wanted_at,
-                at_boundary=at_boundary,
-                publication=publication,
-            )
 
     def check(self, results):
         refused = [result for result in results if isinstance(result, Exception)]
@@ -206,7 +191,7 @@ def in_the_middle(number, versions):
     """Two changes, a publication that takes effect, usage on both sides of it, calls, and sometimes a pause or an end."""
     told = Round(number, versions, MIDDLE)
     dice = told.dice
-    scheduled = told.publication(MIDDLE - timedelta(hours=dice.choice([1, 30])), at_boundary=False)
+    scheduled = ScheduledChange.objects.get(subscription=told.subscription)
     early, late = MIDDLE - timedelta(days=3), MIDDLE - timedelta(minutes=1)
     calls = [
         told.change("small", allowance=dice.choice(["prorated", "full_new"]), bill=dice.choice(["next", "now"])),
@@ -214,6 +199,7 @@ def in_the_middle(number, versions):
         lambda: carry_out(change_ids=[scheduled.pk], now=MIDDLE),
         told.use_some(early, late, late),
         told.use_some(late, early),
+        lambda: plan(now=MIDDLE),
         told.authorize_some(3),
         told.authorize_some(3),
     ]
@@ -228,7 +214,6 @@ def over_a_boundary(number, versions):
     """What waits for the boundary, a change, late and new usage, calls, and the closing of the period before."""
     told = Round(number, versions, BOUNDARY + timedelta(hours=2))
     dice = told.dice
-    told.publication(MIDDLE, at_boundary=True)
     period = BillingPeriod.objects.get(subscription=told.subscription)
     late, new = BOUNDARY - timedelta(days=1), BOUNDARY + timedelta(hours=1)
     calls = [
@@ -238,6 +223,7 @@ def over_a_boundary(number, versions):
         lambda: run_due(until=told.now),
         told.use_some(late, new, new),
         told.use_some(new, late),
+        lambda: plan(now=told.now),
         told.authorize_some(3),
     ]
     if number % 3 == 1:
@@ -252,9 +238,12 @@ def about(told):
 
 
 @pytest.mark.parametrize("rounds", [5, pytest.param(100, marks=pytest.mark.long)])
-@pytest.mark.parametrize("story", [in_the_middle, over_a_boundary])
-def test_all_at_once_is_some_serial_order(story, rounds):
-    versions = make_tiers()
+@pytest.mark.parametrize(
+    ("story", "cohort", "effective_at"),
+    [(in_the_middle, "now", MIDDLE - timedelta(hours=11)), (over_a_boundary, "renewal", MIDDLE)],
+)
+def test_all_at_once_is_some_serial_order(story, cohort, effective_at, rounds):
+    versions = make_tiers(cohort, effective_at)
     for number in range(rounds):
         story(number, versions)
     assert Tenant.objects.count() == rounds
