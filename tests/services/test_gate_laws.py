@@ -3,7 +3,8 @@ No story of calls, usage and time grants a hold beyond a limit, refuses one that
 
 Beside the real services runs a model that knows single events and holds, counts them anew at each question, and has no buckets and no order
 of locks. Each story is a tenant of its own, with a hard limit, a bounded overage, a rolling window, and a spend cap over both meters, and changes its
-tier as it goes: from then on the other one's limits hold, in the running period as well. How much of
+tier as it goes: from then on the other one's limits hold, in the running period as well. On the second day a version is published to the first
+tier's subscriptions; its limits hold once somebody has come to what is due, and in periods that begin later in any case. How much of
 usage grants cover, and what is left of them, the model counts itself as long as there is the allowance alone; once others were given it asks the
 books, which `test_oracle` holds to the walk.
 """
@@ -28,6 +29,7 @@ from metering.services.grants import GrantTerms, grant_credit, void_grant
 from metering.services.ingest import record_events
 from metering.services.requests import Authorize, Extend, NewEvent, Record, Release, Settle
 from subscriptions.models import Meter, TestClock, Tier, TierVersion
+from subscriptions.services import catalog
 from tests.world import at, charge, make_meter, make_world, publish
 
 pytestmark = pytest.mark.django_db
@@ -38,8 +40,13 @@ GRACE = timedelta(hours=1)
 WINDOW, BUCKET = timedelta(hours=5), timedelta(minutes=5)
 TOKENS, IMAGES = "tokens", "images"
 # Included by tier; overage at most, window at most, price of a unit of overage.
-FIRST, OTHER = "laws", "more-laws"
-INCLUDED = {FIRST: {TOKENS: 1000, IMAGES: 100}, OTHER: {TOKENS: 1500, IMAGES: 40}}
+FIRST, OTHER, PUBLISHED = "laws", "more-laws", "laws, version 2"
+INCLUDED = {
+    FIRST: {TOKENS: 1000, IMAGES: 100},
+    OTHER: {TOKENS: 1500, IMAGES: 40},
+    PUBLISHED: {TOKENS: 700, IMAGES: 150},
+}
+PUBLISHED_AT = at("2026-06-30 12:00")
 BEYOND = {TOKENS: 0, IMAGES: 80}
 IN_WINDOW = {TOKENS: 600, IMAGES: None}
 PRICE = {TOKENS: Decimal("0.01"), IMAGES: Decimal("0.10")}
@@ -71,6 +78,7 @@ class Model:
     closed: set[int] = field(default_factory=set)
     # Which tier, from which period on; a change says it for the whole of the period in which it comes.
     tiers: list[tuple[int, str]] = field(default_factory=lambda: [(0, FIRST)])
+    awaits_publication: bool = True
     # (meter, period) → what is covered and what is left of the grants in force, once there are others than the allowance.
     books: Callable[[str, int], tuple[Decimal, Decimal]] | None = None
 
@@ -85,7 +93,17 @@ class Model:
         self.expire()
 
     def included(self, meter, place):
-        return INCLUDED[[tier for since, tier in self.tiers if since <= place][-1]][meter]
+        tier = [tier for since, tier in self.tiers if since <= place][-1]
+        if self.awaits_publication and tier == FIRST and place > period_of(PUBLISHED_AT):
+            tier = PUBLISHED
+        return INCLUDED[tier][meter]
+
+    def carry_out(self):
+        """Let the publication come into force, if its time has come and the tier is still the one that it is for."""
+        if self.awaits_publication and self.now >= PUBLISHED_AT:
+            self.awaits_publication = False
+            if self.tiers[-1][1] == FIRST:
+                self.tiers.append((period_of(PUBLISHED_AT), PUBLISHED))
 
     def used(self, meter, place):
         return sum(quantity for name, time, quantity in self.usage if name == meter and period_of(time) == place)
@@ -280,7 +298,8 @@ class Story:
 
     def change(self):
         """Change to the other tier now; its allowance takes the place of the present one's."""
-        to = OTHER if self.model.tiers[-1][1] == FIRST else FIRST
+        self.model.carry_out()
+        to = FIRST if self.model.tiers[-1][1] == OTHER else OTHER
         choices = {"fee": "prorate", "allowance": "full_new"}
         change_tier(
             subscription_id=self.world.subscription.pk,
@@ -300,6 +319,7 @@ class Story:
         """Let everything due be done: openings, closings, expiries."""
         self.world.clock.refresh_from_db()
         run_due(until=self.model.now, clock=self.world.clock)
+        self.model.carry_out()
         self.model.close()
 
     def advance(self, seconds):
@@ -325,28 +345,33 @@ class Story:
 
 
 def limited_versions():
-    """Return the versions that all stories run on, by tier."""
+    """Return the versions that all stories run on, by name."""
     if Tier.objects.filter(code=FIRST).exists():
-        return {tier: TierVersion.objects.get(tier__code=tier) for tier in INCLUDED}
+        found = {tier: TierVersion.objects.get(tier__code=tier, number=1) for tier in (FIRST, OTHER)}
+        return found | {PUBLISHED: TierVersion.objects.get(tier__code=FIRST, number=2)}
     make_meter(TOKENS, event_type=TOKENS)
     make_meter(IMAGES, event_type=IMAGES, value_property="images")
+    found = {tier: publish(tier, charges=charges_of(tier)) for tier in (FIRST, OTHER)}
+    document = {
+        "currency": "USD",
+        "interval": "month",
+        "fee": "99.00",
+        "charges": charges_of(PUBLISHED),
+        "change": {"allowance": "full_new"},
+    }
+    second = catalog.create_version(tier=found[FIRST].tier, actor="system", document=document)
+    catalog.publish(version_id=second.pk, now=PERIODS[0], actor="system", cohort="now", effective_at=PUBLISHED_AT)
+    return found | {PUBLISHED: second}
+
+
+def charges_of(name):
     tokens, images = ({"model": "per_unit", "unit_amount": str(PRICE[meter])} for meter in (TOKENS, IMAGES))
     limits = [{"quantity": str(IN_WINDOW[TOKENS]), "window": "PT5H"}]
-    return {
-        tier: publish(
-            tier,
-            charges=[
-                charge(meter=TOKENS, included=str(included[TOKENS]), at_limit="deny", limits=limits, price=tokens),
-                charge(
-                    meter=IMAGES,
-                    included=str(included[IMAGES]),
-                    overage_quantity_max=str(BEYOND[IMAGES]),
-                    price=images,
-                ),
-            ],
-        )
-        for tier, included in INCLUDED.items()
-    }
+    included = INCLUDED[name]
+    return [
+        charge(meter=TOKENS, included=str(included[TOKENS]), at_limit="deny", limits=limits, price=tokens),
+        charge(meter=IMAGES, included=str(included[IMAGES]), overage_quantity_max=str(BEYOND[IMAGES]), price=images),
+    ]
 
 
 METERS = st.sampled_from([TOKENS, IMAGES])
