@@ -4,7 +4,7 @@ No story of calls, usage and time grants a hold beyond a limit, refuses one that
 Beside the real services runs a model that knows single events and holds, counts them anew at each question, and has no buckets and no order
 of locks. Each story is a tenant of its own, with a hard limit, a bounded overage, a rolling window, and a spend cap over both meters, and changes its
 tier as it goes: from then on the other one's limits hold, in the running period as well. On the second day a version is published to the first
-tier's subscriptions; its limits hold once somebody has come to what is due, and in periods that begin later in any case. How much of
+tier's subscriptions; its limits hold once somebody has come to what is due, and in periods that begin later in any case. Some are paused: nothing is held after that. How much of
 usage grants cover, and what is left of them, the model counts itself as long as there is the allowance alone; once others were given it asks the
 books, which `test_oracle` holds to the walk.
 """
@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from invoices.services.advancing import advance
 from invoices.services.changing import Asked, change_tier
 from invoices.services.due import run_due
+from invoices.services.pausing import pause_subscription
 from metering.models import Authorization, CreditGrant, MeterBalance
 from metering.services.checking import check_call
 from metering.services.gate import perform
@@ -79,6 +80,8 @@ class Model:
     # Which tier, from which period on; a change says it for the whole of the period in which it comes.
     tiers: list[tuple[int, str]] = field(default_factory=lambda: [(0, FIRST)])
     awaits_publication: bool = True
+    # From then on there is no period: what was held may still be settled, and nothing more is.
+    paused_at: datetime | None = None
     # (meter, period) → what is covered and what is left of the grants in force, once there are others than the allowance.
     books: Callable[[str, int], tuple[Decimal, Decimal]] | None = None
 
@@ -89,7 +92,8 @@ class Model:
 
     def close(self):
         """Let the periods close whose grace is over; nothing is held of them any more."""
-        self.closed |= {place for place in range(period_of(self.now)) if PERIODS[place + 1] + GRACE <= self.now}
+        ends = [min(end, self.paused_at or end) for end in PERIODS[1:]]
+        self.closed |= {place for place, end in enumerate(ends) if end + GRACE <= self.now}
         self.expire()
 
     def included(self, meter, place):
@@ -100,7 +104,7 @@ class Model:
 
     def carry_out(self):
         """Let the publication come into force, if its time has come and the tier is still the one that it is for."""
-        if self.awaits_publication and self.now >= PUBLISHED_AT:
+        if self.awaits_publication and min(self.now, self.paused_at or self.now) >= PUBLISHED_AT:
             self.awaits_publication = False
             if self.tiers[-1][1] == FIRST:
                 self.tiers.append((period_of(PUBLISHED_AT), PUBLISHED))
@@ -174,6 +178,9 @@ class Story:
         request = self.asking(meter, quantity, ttl_seconds)
         asked = check_call(request)
         [answer] = perform([request])
+        if self.model.paused_at is not None:
+            assert {(one.decision.decision, one.decision.reason) for one in (asked, answer)} == {("deny", "no_period")}
+            return
         assert (asked.decision, asked.estimated_amount) == (answer.decision, answer.estimated_amount)
         assert self.decided(answer, meter, quantity)
         if answer.authorization is not None:
@@ -186,6 +193,9 @@ class Story:
         """Several calls of one group: each counts for the next."""
         requests = [self.asking(meter, quantity) for _ in range(times)]
         for answer in perform(requests):
+            if self.model.paused_at is not None:
+                assert answer.decision.reason == "no_period"
+                continue
             assert self.decided(answer, meter, quantity)
             if answer.authorization is not None:
                 self.model.holds[answer.authorization] = Held(
@@ -236,7 +246,7 @@ class Story:
         [answer] = perform([Extend(authorization, Decimal(quantity), ttl_seconds, self.wall)])
         if not hold.is_live:
             assert answer.code == "authorization_ended"
-        elif period_of(hold.authorized_at) != period_of(self.model.now):
+        elif self.model.paused_at is not None or period_of(hold.authorized_at) != period_of(self.model.now):
             assert answer.decision.reason == "period_ended"
         elif answer.decision.decision == "deny":
             assert not fits_early
@@ -252,6 +262,9 @@ class Story:
         data = {"total_tokens": Decimal(quantity)} if meter == TOKENS else {"images": Decimal(quantity)}
         event = NewEvent(self.world.tenant.code, "law", f"e{self.sent}", meter, time, data)
         [report] = record_events([Record([event], self.wall)])
+        if self.model.paused_at is not None and time >= self.model.paused_at:
+            assert [(outcome.status, outcome.code) for outcome in report.outcomes] == [("unmatched", "no_period")]
+            return
         assert [outcome.status for outcome in report.outcomes] == ["accepted"]
         self.model.usage.append((meter, time, quantity))
 
@@ -298,6 +311,8 @@ class Story:
 
     def change(self):
         """Change to the other tier now; its allowance takes the place of the present one's."""
+        if self.model.paused_at is not None:
+            return
         self.model.carry_out()
         to = FIRST if self.model.tiers[-1][1] == OTHER else OTHER
         choices = {"fee": "prorate", "allowance": "full_new"}
@@ -309,6 +324,16 @@ class Story:
             read=lambda change: change,
         )
         self.model.tiers.append((period_of(self.model.now), to))
+
+    def pause(self, dice):
+        """In one of four cases pause for good, a minute after what was held last."""
+        if self.model.paused_at is None and dice == 0:
+            self.drift(60)
+            self.model.carry_out()
+            self.model.paused_at = self.model.now
+            pause_subscription(
+                subscription_id=self.world.subscription.pk, credit="unused", now=self.model.now, actor="system"
+            )
 
     def drift(self, seconds):
         """Let time pass without anybody coming to what is due."""
@@ -391,6 +416,7 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("grant"), METERS, QUANTITIES, st.sampled_from([3600, 86_400, None])),
     st.tuples(st.just("void"), PLACES),
     st.tuples(st.just("change")),
+    st.tuples(st.just("pause"), st.integers(0, 3)),
     st.tuples(st.just("drift"), SECONDS),
     st.tuples(st.just("sweep")),
     st.tuples(st.just("advance"), SECONDS),
