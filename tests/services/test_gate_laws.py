@@ -4,9 +4,9 @@ No story of calls, usage and time grants a hold beyond a limit, refuses one that
 Beside the real services runs a model that knows single events and holds, counts them anew at each question, and has no buckets and no order
 of locks. Each story is a tenant of its own, with a hard limit, a bounded overage, a rolling window, and a spend cap over both meters, and changes its
 tier as it goes: from then on the other one's limits hold, in the running period as well. On the second day a version is published to the first
-tier's subscriptions; its limits hold once somebody has come to what is due, and in periods that begin later in any case. Some are paused: nothing is held after that. How much of
-usage grants cover, and what is left of them, the model counts itself as long as there is the allowance alone; once others were given it asks the
-books, which `test_oracle` holds to the walk.
+tier's subscriptions; its limits hold once somebody has come to what is due, and in periods that begin later in any case. Some are paused: nothing is held after that.
+How much of usage grants cover, and what is left of them, the model counts itself as long as there is the allowance alone; once others were given it
+asks the books, which `test_oracle` holds to the walk.
 """
 
 from collections.abc import Callable
