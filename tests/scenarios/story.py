@@ -103,6 +103,11 @@ class Story:
         counted = self._done("POST", "/events", event | {"data": {of: quantity}})
         return next(name for name in ("accepted", "unmatched", "rejected") if counted[name])
 
+    def buy(self, quantity: int) -> None:
+        """Buy tokens that do not expire."""
+        grant = {"meter": "tokens", "quantity": quantity, "kind": "purchased", "key": f"bought-{next(self._numbers)}"}
+        self._done("POST", f"/tenants/{self.customer}/grants", grant)
+
     def on(self, instant: str) -> list[str]:
         """Wait until then; return what was done by itself meanwhile."""
         answer = self._done("POST", f"/test-clocks/clock-of-{self.customer}/advance", {"to": self.instant(instant)})

@@ -84,6 +84,16 @@ def test_can_my_month_begin_on_the_15th(tell):
     ]
 
 
+def test_i_pay_by_the_year_and_moved_the_day_on_which_my_months_begin(tell):
+    customer = on_growth(tell, "2026-06-01", fee_every=12)
+    customer.on("2026-09-10")
+    customer.do("anchor", anchor_at=customer.instant("2026-09-15"))
+    customer.on("2026-10-01 02:00")
+    # The rest of the year, 243 of 365 days, is given back; another begins, of whose 365 days, from 15 September on, 349 are left.
+    assert customer.last_bill() == [("fee", "94.66"), ("proration", "-65.91")]
+    assert customer.periods()[-1] == ("stub", "2026-10-15 00:00")
+
+
 def test_i_moved_from_berlin_to_new_york(tell):
     customer = on_growth(tell, "2026-06-01", zone="Europe/Berlin")
     customer.on("2026-06-10")
@@ -107,3 +117,31 @@ def test_i_began_in_mid_month_and_pay_by_the_calendar(tell):
     customer.on("2026-07-01 02:00")
     assert customer.bills()[-1] == ("period", "99.00")
     assert customer.refused("anchor", anchor_at=customer.instant("2026-07-15")) == "422 calendar_aligned"
+
+
+def test_why_did_my_month_end_at_one_in_the_morning(tell):
+    # On 6 September 2026 there is no midnight in Santiago: clocks go from 23:59 to 01:00.
+    customer = on_growth(tell, "2026-08-06", zone="America/Santiago")
+    customer.on("2026-10-06 02:00")
+    assert [ends_at for _, ends_at in customer.periods()] == [
+        "2026-09-06 01:00",
+        "2026-10-06 00:00",
+        "2026-11-06 00:00",
+    ]
+    assert customer.bills() == [("opening", "99.00"), ("period", "99.00"), ("period", "99.00")]
+
+
+def test_i_upgraded_at_the_very_instant_at_which_a_month_began(tell):
+    customer = on_growth(tell, "2026-06-01")
+    customer.use(12_000)
+    customer.on("2026-07-01")
+    statement = customer.change("scale")
+    assert (statement["credit"], statement["charge"]) == ("-99.00", "499.00")
+    customer.on("2026-07-01 02:00")
+    # It is July's from its first instant, and so stands beside July's fee already.
+    assert customer.last_bill() == [
+        ("fee", "99.00"),
+        ("proration", "-99.00"),
+        ("proration", "499.00"),
+        ("overage", "0.40"),
+    ]

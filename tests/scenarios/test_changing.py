@@ -326,3 +326,57 @@ def test_my_seats_are_counted_by_their_peak_at_which_price(tell):
     customer.on("2026-07-01 02:00")
     # One value has no parts: 10 seats beyond 15, at the price with which the month began.
     assert customer.last_bill() == [("overage", "50.00")]
+
+
+def test_the_price_of_all_my_tokens_falls_with_their_number_and_i_changed(tell):
+    def bands(first, beyond):
+        price = {"model": "volume", "bands": [{"up_to": "10000", "unit_amount": first}, {"unit_amount": beyond}]}
+        return tokens("0", price=price)
+
+    customer = tell("2026-06-01")
+    customer.offer("growth", "0", None, charge=bands("0.001", "0.0005"))
+    customer.offer("scale", "0", None, charge=bands("0.0008", "0.0004"))
+    customer.subscribe("growth")
+    customer.use(6_000)
+    customer.on("2026-06-15")
+    customer.change("scale")
+    customer.use(8_000)
+    customer.on("2026-07-01 02:00")
+    # 14,000 reach the second band, for the tokens of both.
+    assert customer.last_bill() == [("overage", "3.00"), ("overage", "3.20")]
+
+
+def test_what_becomes_of_the_tokens_that_i_bought(customer):
+    customer.buy(5_000)
+    customer.use(12_000)
+    assert customer.balance()["remaining"] == "3000"
+    customer.on("2026-06-15")
+    customer.change("scale")
+    # The allowance expires and goes first: all that was used is covered by it now, and what was bought is whole again.
+    assert customer.balance()["remaining"] == "51000"
+    customer.on("2026-07-01 02:00")
+    assert customer.bills()[-1] == ("period", "712.33")
+    assert customer.balance()["remaining"] == "105000"
+
+
+def test_some_usage_of_the_month_in_which_i_changed_came_after_its_bill(customer):
+    customer.on("2026-06-15")
+    customer.change("scale")
+    customer.use(70_000)
+    customer.on("2026-07-05")
+    assert customer.last_bill()[-1] == ("overage", "2.40")  # 12,000 beyond 58,000
+    assert customer.use(5_000, on="2026-06-10") == "accepted"
+    customer.on("2026-08-01 02:00")
+    # They are Growth's, and come first on the axis; so does their price, which is the same here.
+    assert customer.last_bill() == [("fee", "499.00"), ("overage", "1.00")]
+
+
+def test_i_upgraded_and_left_five_days_later(customer):
+    customer.on("2026-06-15")
+    customer.change("scale")
+    customer.on("2026-06-20 10:00")
+    customer.do("cancel", when="now")
+    customer.on("2026-06-20 12:00")
+    # Of the 266.13 for 16 days 10 are left, the 20th being used: 166.33.
+    assert customer.last_bill() == [("proration", "-52.80"), ("proration", "266.13"), ("proration", "-166.33")]
+    assert customer.bills()[-1] == ("final", "47.00")

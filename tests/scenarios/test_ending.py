@@ -132,3 +132,25 @@ def test_i_changed_my_mind_about_going_down(tell):
     customer.on("2026-07-01 02:00")
     assert customer.bills() == [("opening", "499.00"), ("period", "499.00")]
     assert customer.balance()["included"] == "100000"
+
+
+def test_i_pay_at_the_end_of_the_month_and_paused(tell):
+    customer = tell("2026-06-01")
+    customer.offer("growth", "99.00", "10000", fee_timing="arrears")
+    customer.subscribe("growth")
+    customer.on("2026-06-20 10:00")
+    customer.do("pause")
+    customer.on("2026-07-10")
+    customer.do("resume")
+    assert customer.bills() == [("period", "66.00")]  # 20 of 30 days
+    customer.on("2026-08-10 02:00")
+    assert customer.bills() == [("period", "66.00"), ("period", "99.00")]
+
+
+def test_i_bought_tokens_and_paused(customer):
+    customer.buy(5_000)
+    customer.on("2026-06-20 10:00")
+    customer.do("pause")
+    customer.on("2026-07-10")
+    customer.do("resume")
+    assert customer.balance()["remaining"] == "15000"

@@ -71,3 +71,15 @@ def test_you_withdrew_the_price_that_you_had_announced(tell):
     assert progress(customer.version("growth", number)) == {"planned": 1, "undone": 1}
     customer.on("2096-07-01 02:00")
     assert customer.bills() == [("opening", "99.00"), ("period", "99.00")]
+
+
+def test_your_price_changed_while_i_was_away(customer):
+    customer.on("2026-06-20 10:00")
+    customer.do("pause")
+    customer.publish("growth", "119.00", "20000", cohort="now", at="2026-06-25")
+    customer.on("2026-07-10")
+    customer.do("resume")
+    assert (customer.shown()["version"], customer.balance()["included"]) == (2, "20000")
+    assert customer.bills()[-1] == ("opening", "119.00")
+    customer.on("2026-08-10 02:00")
+    assert customer.bills()[-1] == ("period", "119.00")
