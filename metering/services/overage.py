@@ -4,7 +4,7 @@ Books overage: the cumulative price of balances, minus what is booked.
 Late events, early bills and prices that are not straight lines are one case, and booking twice books nothing (semantics, "Overage").
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -91,10 +91,16 @@ def charge_locked(balances: Sequence[MeterBalance], *, now: datetime, closes: bo
     if not balances:
         return []
     before = _booked(balances)
+    booked_of: dict[int, list[int]] = {}
+    for balance_id, charge_id, kind in before:
+        if kind == OverageCharge.Kind.OVERAGE:
+            booked_of.setdefault(balance_id, []).append(charge_id)
     owing: list[tuple[PricedBalance, list[_Due]]] = []
     for priced in price_balances(balances):
         balance = priced.balance
-        if dues := _overage_due(priced, before) + (_minimums_due(priced) if closes else []):
+        if dues := _overage_due(priced, before, booked_of.get(balance.pk, ())) + (
+            _minimums_due(priced) if closes else []
+        ):
             owing.append((priced, dues))
         balance.booked_overage = balance.used - balance.covered
         balance.booked_at, balance.due_at = now, None
@@ -150,12 +156,16 @@ def _last_entries(balances: Sequence[MeterBalance]) -> dict[int, int]:
         return {balance_id: last or 0 for balance_id, last in cursor}
 
 
-def _overage_due(priced: PricedBalance, before: _BookedSums) -> list[_Due]:
+def _overage_due(priced: PricedBalance, before: _BookedSums, charges: Iterable[int]) -> list[_Due]:
+    """Return what is to be booked of a balance, of whose `charges` something is booked."""
     due = []
     kind = OverageCharge.Kind.OVERAGE.value
-    for (charge_id, terms_id), owed in priced.priced.owed().items():
-        if not bills_overage(int(terms_id)):
-            continue
+    owing = {
+        charge_id: owed for (charge_id, terms_id), owed in priced.priced.owed().items() if bills_overage(int(terms_id))
+    }
+    # A version that was replaced at the instant at which it came into force prices nothing: what was booked of it is taken back.
+    owing |= {charge_id: Owed(Fraction(0), Fraction(0)) for charge_id in charges if charge_id not in owing}
+    for charge_id, owed in owing.items():
         booked, _ = before.get((priced.balance.pk, int(charge_id), kind), (Booked(), 0))
         if delta := overage_delta(owed, booked=booked):
             due.append(_Due(int(charge_id), kind, owed, delta, _explanation(priced, charge_id)))

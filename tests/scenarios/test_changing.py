@@ -380,3 +380,26 @@ def test_i_upgraded_and_left_five_days_later(customer):
     # Of the 266.13 for 16 days 10 are left, the 20th being used: 166.33.
     assert customer.last_bill() == [("proration", "-52.80"), ("proration", "266.13"), ("proration", "-166.33")]
     assert customer.bills()[-1] == ("final", "47.00")
+
+
+def test_i_asked_twice_for_the_same_date_and_to_begin_anew(customer):
+    customer.change("scale", "2026-06-15", allowance="reset")
+    customer.change("scale", "2026-06-15", allowance="reset")
+    customer.on("2026-06-15 02:00")
+    # 499.00 - 52.80; the second one gives back the fee that the first has charged, and charges it again.
+    assert customer.bills() == [("opening", "99.00"), ("period", "446.20"), ("period", "0.00")]
+    assert customer.last_bill() == [("fee", "499.00"), ("proration", "-499.00")]
+
+
+def test_i_took_a_tier_used_it_and_left_it_while_the_clock_stood_still(tell):
+    customer = tell("2026-06-01")
+    customer.offer("growth", "0", "10000")
+    customer.offer("scale", "0", None, charge=tokens("10000", price={"model": "per_unit", "unit_amount": "0.01"}))
+    customer.subscribe("growth")
+    customer.on("2026-06-15")
+    customer.change("scale")
+    customer.use(11_000)
+    assert customer.on("2026-06-15") == ["book_overage"]  # 1,000 at 0.01
+    customer.change("growth")
+    customer.on("2026-07-01 02:00")
+    assert customer.last_bill() == [("overage", "0.20")]  # Scale was in force for no time at all
