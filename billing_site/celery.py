@@ -40,6 +40,11 @@ SCHEDULE = (
         why="Parks a tenant whose books do not balance, before they are billed, and keeps the figures that /metrics shows.",
     ),
     Tick(
+        task="invoices.run_backtests",
+        every=timedelta(minutes=1),
+        why="Goes on with a backtest whose worker died, or whose doorbell was lost; else it would run for ever.",
+    ),
+    Tick(
         task="metering.ensure_partitions",
         every=timedelta(days=1),
         why="Creates the coming months' event partitions; without them events pile up in the default partition.",

@@ -1,4 +1,4 @@
-"""Rows of what is owed: invoices, their lines and what each line was made of, numbers, the tenant's credit; and journals of what was run."""
+"""Rows of what is owed: invoices, their lines and what each line was made of, numbers, the tenant's credit; journals of what was run; backtests."""
 
 from django.db import models
 from django.db.models import F, Q
@@ -16,7 +16,7 @@ from subscriptions.models import (
     TierChange,
     TierVersion,
 )
-from subscriptions.models.fields import MoneyField, one_of, representable
+from subscriptions.models.fields import Due, MoneyField, due_index, one_of, representable
 
 
 class Invoice(models.Model):
@@ -266,3 +266,81 @@ class TenantCreditEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.amount} {self.currency}"
+
+
+class BacktestRun(Due):
+    """
+    A backtest: what closed periods of a tier's tenants would have cost under a version. Due: its next chunk of tenants.
+
+    Nothing but its own rows is written for it. Where a draft is edited while it runs, it fails: its tenants would have been compared with
+    different terms.
+    """
+
+    class Status(models.TextChoices):
+        RUNNING = "running"
+        DONE = "done"
+        FAILED = "failed"
+        CANCELLED = "cancelled"
+
+    public_id = models.UUIDField(default=uuid7, unique=True, editable=False)
+    version = models.ForeignKey(TierVersion, on_delete=models.PROTECT, related_name="backtests")
+    # The version's when it was asked for.
+    revision = models.PositiveIntegerField()
+    # The last so many closed periods of each tenant; None: those that lie in [from_at, to_at).
+    periods = models.PositiveSmallIntegerField(null=True, blank=True)
+    from_at = models.DateTimeField(null=True, blank=True)
+    to_at = models.DateTimeField(null=True, blank=True)
+    # Of its tenants alone; None: of those in wall time.
+    test_clock = models.ForeignKey(TestClock, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
+    status = models.CharField(max_length=10, choices=Status, default=Status.RUNNING)
+    # Who asked for it, as in the audit.
+    actor = models.CharField(max_length=200)
+    # How many tenants there were when it was asked for, how many are done, and the highest id among those: they are taken in that order.
+    tenants = models.PositiveIntegerField()
+    tenants_done = models.PositiveIntegerField(default=0)
+    done_to_id = models.BigIntegerField(default=0)
+    # Once it is done: {"before", "after", "difference", "p50", "p95", "worst"} as texts, and "tenants", "periods", "skipped" counted.
+    summary = models.JSONField(default=dict)
+    # Why it failed, as a sentence.
+    failure = models.TextField(blank=True, default="")
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [
+            one_of("status", ["running", "done", "failed", "cancelled"], name="backtest_run_status"),
+            models.CheckConstraint(
+                condition=Q(status="running", due_at__isnull=False) | (~Q(status="running") & Q(due_at__isnull=True)),
+                name="backtest_run_due_while_running",
+            ),
+        ]
+        indexes = [due_index("backtest_run_due_index")]
+
+    def __str__(self) -> str:
+        return f"{self.version}, {self.status}"
+
+
+class BacktestResult(models.Model):
+    """What a tenant's periods were billed, and would have been, in the version's currency. Written once."""
+
+    run = models.ForeignKey(BacktestRun, on_delete=models.CASCADE, db_index=False, related_name="results")
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, db_index=False, related_name="+")
+    before = MoneyField()
+    after = MoneyField()
+    # after − before.
+    difference = MoneyField()
+    # How many periods were compared; those that could not be are in `skipped`.
+    periods = models.PositiveSmallIntegerField()
+    # The lines that changed: [{"period": {"starts_at", "ends_at"}, "kind", "meter", "dimensions", "before", "after"}], amounts as texts.
+    lines = models.JSONField(default=list)
+    # [{"period", "reason", "detail"}]
+    skipped = models.JSONField(default=list)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["run", "tenant"], name="backtest_result_once"),
+            models.CheckConstraint(condition=Q(difference=F("after") - F("before")), name="backtest_result_difference"),
+        ]
+        indexes = [models.Index(fields=["run", "difference"], name="backtest_result_by_difference")]
+
+    def __str__(self) -> str:
+        return f"{self.before} → {self.after}"

@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from invoices.services import auditing, closing, due, publishing
+from invoices.services import auditing, backtesting, closing, due, publishing
 from metering.models import MeterBalance
 from subscriptions.selectors.clock import now_for, wall_now
 
@@ -35,3 +35,9 @@ def plan_publications() -> None:
 def audit_books() -> None:
     """Look for books that do not balance, and park whose they are."""
     auditing.audit_books()
+
+
+@shared_task(name="invoices.run_backtests")
+def run_backtests() -> None:
+    """Go on with the backtests that are not done."""
+    backtesting.run_backtests()

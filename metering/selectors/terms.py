@@ -15,7 +15,7 @@ from metering.core.thresholds import threshold_of
 from metering.core.windows import lengths, window_of
 from subscriptions.core.prices import Price, PriceModel, ZeroUsage
 from subscriptions.selectors.agreement import version_of_terms
-from subscriptions.selectors.catalog import UsageCharge, terms_of
+from subscriptions.selectors.catalog import UsageCharge, VersionTerms, terms_of
 
 # In SQL, of a period `p`: the terms on which it begins, and, in the order of time, since when other versions are in force, and their terms.
 TERMS_OF_PERIOD = "CASE p.kind WHEN 'trial' THEN -p.version_id ELSE p.version_id END"
@@ -34,10 +34,15 @@ def pools_of_version(terms_id: int) -> dict[int, MeterPools]:
     In a trial a charge includes what it includes in trials (if it says nothing of them, what it includes), and its pool is closed at its
     end and costs nothing; where a version bills the overage of trials, at its end it is as ever and has its price. Nothing rolls over.
     """
+    return pools_of_terms(terms_of(version_of_terms(terms_id)), terms_id)
+
+
+def pools_of_terms(terms: VersionTerms, terms_id: int) -> dict[int, MeterPools]:
+    """Return the same of a version that may still be a draft, and so is not remembered."""
     offer_of = _offer_in_trial if is_of_trial(terms_id) else _offer
     offers: dict[int, list[Offer]] = {}
-    for charge in terms_of(version_of_terms(terms_id)).charges:
-        offers.setdefault(charge.meter_id, []).append(offer_of(charge, terms_id))
+    for charge in terms.charges:
+        offers.setdefault(charge.meter_id, []).append(offer_of(charge, terms_id, terms))
     return {meter_id: pools_of(meter_offers) for meter_id, meter_offers in offers.items()}
 
 
@@ -48,10 +53,14 @@ def is_of_trial(terms_id: int) -> bool:
 
 def bills_overage(terms_id: int) -> bool:
     """Whether what is used beyond the allowance is billed on these terms; in a trial only where its version says so."""
-    return not is_of_trial(terms_id) or terms_of(version_of_terms(terms_id)).trial_overage == "bill"
+    return _bills_overage(terms_of(version_of_terms(terms_id)), terms_id)
 
 
-def _offer(charge: UsageCharge, terms_id: int) -> Offer:
+def _bills_overage(terms: VersionTerms, terms_id: int) -> bool:
+    return not is_of_trial(terms_id) or terms.trial_overage == "bill"
+
+
+def _offer(charge: UsageCharge, terms_id: int, _: VersionTerms) -> Offer:
     return Offer(
         ChargeTerms(charge_id=charge.id, version_id=terms_id, dimensions=dict(charge.dimensions), price=charge.price),
         charge.included,
@@ -64,9 +73,9 @@ def _offer(charge: UsageCharge, terms_id: int) -> Offer:
     )
 
 
-def _offer_in_trial(charge: UsageCharge, terms_id: int) -> Offer:
-    is_billed = bills_overage(terms_id)
-    offer = _offer(charge, terms_id)
+def _offer_in_trial(charge: UsageCharge, terms_id: int, terms: VersionTerms) -> Offer:
+    is_billed = _bills_overage(terms, terms_id)
+    offer = _offer(charge, terms_id, terms)
     return replace(
         offer,
         terms=replace(offer.terms, price=_price_of_usage(charge.price) if is_billed else _FREE),
