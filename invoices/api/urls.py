@@ -2,6 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path, re_path
 
+from invoices.api.backtests import BacktestCancellation, BacktestDetail, Backtests, BacktestTable
 from invoices.api.changes import Change, Changes, ChangeStatement
 from invoices.api.clocks import TestClockAdvance, TestClockDetail, TestClocks
 from invoices.api.events import EventExplanation
@@ -47,6 +48,10 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("subscriptions/<uuid:subscription>/anchor", AnchorMove.as_view(), name="subscription-anchor"),
     path("subscriptions/<uuid:subscription>/undo", Undoing.as_view(), name="subscription-undo"),
     path("quotes", Quotes.as_view(), name="quotes"),
+    path("backtests", Backtests.as_view(), name="backtests"),
+    path("backtests/<uuid:backtest>", BacktestDetail.as_view(), name="backtest"),
+    path("backtests/<uuid:backtest>/cancel", BacktestCancellation.as_view(), name="backtest-cancel"),
+    path("backtests/<uuid:backtest>/tenants.csv", BacktestTable.as_view(), name="backtest-table"),
     path("events/<uuid:event>", EventExplanation.as_view(), name="event"),
     path("test-clocks", TestClocks.as_view(), name="test-clocks"),
     re_path(rf"^test-clocks/(?P<clock>{_CODE})\Z", TestClockDetail.as_view(), name="test-clock"),

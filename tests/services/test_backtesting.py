@@ -1,15 +1,20 @@
 """Backtests: nothing changes under the same terms, and under others the figures are those of really being on them."""
 
+import re
 from decimal import Decimal
 
 import pytest
+from django.db import connection
 
+from billing_site.http.wire import timestamp
 from invoices.models import BacktestResult, BacktestRun, Invoice, InvoiceLine
 from invoices.services import backtesting
 from invoices.services.advancing import advance
+from invoices.services.changing import NOW, Asked, change_tier
+from invoices.services.subscribing import cancel_subscription
 from metering.services.grants import GrantTerms, grant_credit
 from metering.services.reversing import reverse_event
-from subscriptions.models import Meter, TierVersion
+from subscriptions.models import Meter, Tenant, TierVersion
 from subscriptions.selectors.catalog import ANSWERED_MEMBERS, get_version, version_document
 from subscriptions.services import catalog
 from tests.world import ACTOR, JUNE, at, charge, make_meter, make_world, publish
@@ -128,3 +133,269 @@ def test_a_copy_of_the_live_version_changes_nothing_for_any_period():
     assert (result.periods, result.skipped, result.lines) == (4, [], [])
     assert (result.before, result.difference) == (invoiced(world), Decimal(0))
     assert result.before == Decimal("466.21")
+
+
+CHEAPER = [
+    charge(
+        included="3000",
+        rollover_max="900",
+        rollover_periods=2,
+        price={"model": "per_unit", "unit_amount": "0.0004", "amount_min": "2.5"},
+    ),
+    charge(dimensions={"model": "opus"}, included="1000", price=BANDED),
+    charge(dimensions={"model": "haiku"}, included="700", price={"model": "package", "size": "200", "amount": "0.10"}),
+    charge(meter="calls", included="1", price={"model": "per_unit", "unit_amount": "0.02"}),
+    charge(meter="seats", included="0", price={"model": "per_unit", "unit_amount": "4.5"}),
+]
+
+
+def lines_of(world):
+    """Return the twin's figures: what each of its closed periods was billed, by kind, meter and dimensions; fees without a meter."""
+    found = {}
+    lines = InvoiceLine.objects.filter(invoice__tenant=world.tenant, period__closed_at__isnull=False)
+    for line in lines.select_related("charge__meter", "period"):
+        meter, dimensions = (line.charge.meter.code, line.charge.dimensions) if line.charge else (None, {})
+        key = (
+            timestamp(line.period.starts_at),
+            line.kind if meter else "fee",
+            meter,
+            tuple(sorted(dimensions.items())),
+        )
+        found[key] = found.get(key, Decimal(0)) + line.amount
+    return {key: amount for key, amount in found.items() if amount}
+
+
+def test_what_would_have_been_is_what_a_twin_on_the_draft_was_really_billed():
+    version = rich_version()
+    world = make_world(version=version, now=at("2026-06-16 00:00"))
+    live(world)
+    was = lines_of(world)
+    draft = draft_like(version, charges=CHEAPER, fee="89.00")
+    run, result = backtest(draft, world)
+    catalog.publish(version_id=draft.pk, now=JUNE, actor=ACTOR)
+    draft.refresh_from_db()
+    twin = make_world(version=draft, now=at("2026-06-16 00:00"))
+    live(twin)
+    really = lines_of(twin)
+    assert (result.before, result.after) == (invoiced(world), invoiced(twin))
+    assert result.difference == Decimal("-17.88")
+    compared = {
+        (line["period"]["starts_at"], line["kind"], line["meter"], tuple(sorted(line["dimensions"].items()))): (
+            Decimal(line["before"]),
+            Decimal(line["after"]),
+        )
+        for line in result.lines
+    }
+    both = {key: (was.get(key, Decimal(0)), really.get(key, Decimal(0))) for key in {*was, *really}}
+    assert compared == {key: pair for key, pair in both.items() if pair[0] != pair[1]}
+    assert {key[1] for key in compared} == {"fee", "overage", "minimum"}
+
+
+def simple(code="simple", **terms):
+    if not Meter.objects.filter(code="tokens").exists():
+        make_meter(dimensions=["model"])
+    return publish(code, **terms)
+
+
+def change(world, version, **choices):
+    asked = Asked(to_version=version, when=NOW, choices=choices)
+    change_tier(subscription_id=world.subscription.pk, asked=asked, now=world.now, actor=ACTOR, read=lambda one: None)
+
+
+def test_a_change_between_versions_of_the_tier_is_replayed_as_one_version_throughout():
+    old = simple(fee="30.00")
+    new = draft_like(old, fee="60.00")
+    catalog.publish(version_id=new.pk, now=JUNE, actor=ACTOR)
+    new.refresh_from_db()
+    world = make_world(version=old, now=at("2026-06-16 00:00"))
+    world.use(25_000, time=at("2026-06-02 00:00"))
+    change(world, new)
+    to(world, "2026-07-03 00:00")
+    _, result = backtest(draft_like(new, fee="90.00"), world)
+    # 30.00 − 15.00 + 30.00 for the halves of June, and 15,000 tokens at $0.0002.
+    assert (result.before, result.after, result.skipped) == (Decimal("48"), Decimal("93"), [])
+
+
+def test_a_period_with_a_change_to_another_tier_is_left_out_with_its_reason():
+    here, elsewhere = simple(), simple("elsewhere", fee="20.00")
+    world = make_world(version=here)
+    to(world, "2026-07-11 00:00")
+    change(world, elsewhere)
+    to(world, "2026-08-03 00:00")
+    run, result = backtest(draft_like(here, fee="100.00"), world)
+    assert [(skipped["period"]["starts_at"], skipped["reason"]) for skipped in result.skipped] == [
+        ("2026-07-01T00:00:00Z", "other_tier")
+    ]
+    assert (result.before, result.after, run.summary["skipped"]) == (Decimal("99"), Decimal("100"), 1)
+
+
+def test_what_another_period_burned_of_a_grant_stays_burned():
+    here, elsewhere = simple(charges=[charge(included="100")]), simple("elsewhere", charges=[charge(included="0")])
+    world = make_world(version=here)
+    grant(world, "1000", effective_at=JUNE, expires_at=None)
+    world.use(500)
+    to(world, "2026-07-01 12:00")
+    change(world, elsewhere)
+    world.use(300)
+    to(world, "2026-08-01 12:00")
+    change(world, here)
+    to(world, "2026-09-01 12:00")
+    world.use(800)
+    to(world, "2026-10-03 00:00")
+    # In June 400 were burned of the grant, in July and August 300: of September's 800 the allowance and 300 of it cover half.
+    _, result = backtest(
+        draft_like(here, charges=[charge(included="0", price={"model": "per_unit", "unit_amount": "1"})]), world
+    )
+    september = [line for line in result.lines if line["period"]["starts_at"] == "2026-09-01T00:00:00Z"]
+    assert [(line["before"], line["after"]) for line in september] == [("0.08", "600.00")]
+
+
+def test_a_trial_is_replayed_on_the_terms_for_trials():
+    version = simple(trial_days=10, trial_overage="bill", charges=[charge(included="100", trial_included="50")])
+    world = make_world(version=version)
+    world.use(1_050)
+    to(world, "2026-07-13 00:00")
+    _, same = backtest(draft_like(version), world)
+    dearer = charge(included="100", trial_included="250", price={"model": "per_unit", "unit_amount": "0.01"})
+    _, result = backtest(draft_like(version, charges=[dearer]), world)
+    assert (same.lines, same.before) == ([], Decimal("99.20"))
+    assert (result.before, result.after) == (Decimal("99.20"), Decimal("107.00"))
+
+
+def test_a_cancelled_period_gives_back_its_share_of_the_other_fee():
+    version = simple()
+    world = make_world(version=version, now=at("2026-06-10 12:00"))
+    cancel_subscription(subscription_id=world.subscription.pk, when="now", credit="unused", now=world.now, actor=ACTOR)
+    to(world, "2026-06-12 00:00")
+    _, same = backtest(draft_like(version), world)
+    _, result = backtest(draft_like(version, fee="300.00"), world)
+    assert (same.lines, same.before) == ([], Decimal("33"))
+    assert (result.before, result.after) == (Decimal("33"), Decimal("100"))
+
+
+def test_a_free_tier_that_is_given_a_fee_pays_it_in_every_period():
+    version = simple(fee="0.00")
+    world = make_world(version=version)
+    to(world, "2026-08-03 00:00")
+    _, result = backtest(draft_like(version, fee="5.00"), world)
+    assert (result.before, result.after) == (Decimal("0"), Decimal("10"))
+
+
+CLAMPED = {"model": "percentage", "rate": "2.9", "minimum_per_event": "1.75", "maximum_per_event": "20"}
+OTHER = {"model": "percentage", "rate": "2.9", "minimum_per_event": "2", "maximum_per_event": "20"}
+
+
+@pytest.mark.parametrize(
+    ("terms", "reasons"),
+    [
+        ({}, set()),
+        ({"charges": [charge(included="0", price=OTHER)]}, {"bounds_per_event"}),
+        (
+            {"charges": [charge(included="0", price=CLAMPED), charge(meter="calls", included="0")]},
+            {"meter_not_counted"},
+        ),
+        ({"interval": "year"}, {"other_cadence"}),
+        ({"fee_every": 3}, {"other_cadence"}),
+    ],
+)
+def test_what_the_aggregates_cannot_answer_is_left_out(terms, reasons):
+    make_meter("calls", aggregation="count", value_property=None)
+    version = simple(charges=[charge(included="0", price=CLAMPED)])
+    world = make_world(version=version, now=at("2026-06-05 00:00"))
+    world.use(10, time=at("2026-06-02 00:00"))
+    world.use(1_000, time=at("2026-06-03 00:00"))
+    to(world, "2026-07-03 00:00")
+    _, result = backtest(draft_like(version, **terms), world)
+    assert {skipped["reason"] for skipped in result.skipped} == reasons
+    assert (result.before, result.difference) == (Decimal(0) if reasons else Decimal("120.75"), Decimal(0))
+
+
+def test_usage_does_not_move_to_grants_of_a_pool_from_which_it_was_not_told_apart():
+    own = charge(dimensions={"model": "opus"}, included="10")
+    version = simple(charges=[charge(), own])
+    world = make_world(version=version, now=at("2026-06-20 00:00"))
+    grant(world, "500", effective_at=at("2026-06-10 00:00"), expires_at=None)
+    world.use(700, time=at("2026-06-05 00:00"), model="opus")
+    to(world, "2026-07-03 00:00")
+    _, result = backtest(draft_like(version, charges=[charge()]), world)
+    assert [skipped["reason"] for skipped in result.skipped] == ["pools_cut_otherwise"]
+
+
+def test_a_draft_that_is_edited_meanwhile_fails_the_run():
+    version = simple()
+    world = make_world(version=version)
+    to(world, "2026-07-03 00:00")
+    draft = draft_like(version)
+    run = backtesting.start_backtest(
+        version=draft, periods=1, from_at=None, to_at=None, test_clock=world.clock, now=JUNE, actor=ACTOR
+    )
+    document = {"currency": "USD", "interval": "month", "fee": "1.00", "charges": [charge()]}
+    catalog.save_draft(version_id=draft.pk, expected_revision=draft.revision, document=document, actor=ACTOR)
+    backtesting.run_backtests()
+    run.refresh_from_db()
+    assert (run.status, run.failure) == (
+        "failed",
+        "The draft was edited while the backtest ran; ask for another.",
+    )
+
+
+def test_a_run_that_was_cut_off_goes_on_where_it_was(monkeypatch):
+    version = simple()
+    first = make_world(version=version)
+    second = make_world(version=version)
+    Tenant.objects.filter(pk=second.tenant.pk).update(test_clock=first.clock)
+    second.clock = first.clock
+    to(first, "2026-07-03 00:00")
+    monkeypatch.setattr(backtesting, "CHUNK_TENANTS", 1)
+    run = backtesting.start_backtest(
+        version=draft_like(version, fee="100.00"),
+        periods=1,
+        from_at=None,
+        to_at=None,
+        test_clock=first.clock,
+        now=JUNE,
+        actor=ACTOR,
+    )
+    store = backtesting._store
+    calls = []
+
+    def dies_at_the_second(*given):
+        calls.append(given)
+        if len(calls) == 2:
+            raise SystemExit
+        return store(*given)
+
+    monkeypatch.setattr(backtesting, "_store", dies_at_the_second)
+    with pytest.raises(SystemExit):
+        backtesting.run_backtests()
+    assert BacktestResult.objects.filter(run=run).count() == 1
+    assert backtesting.run_backtests() == 0, "its lease still runs"
+    BacktestRun.objects.filter(pk=run.pk).update(leased_until=None)
+    backtesting.run_backtests()
+    run.refresh_from_db()
+    assert (run.status, run.tenants_done, run.summary["difference"]) == ("done", 2, "2.00")
+
+
+def test_nothing_but_its_own_rows_is_written_and_the_past_is_read_where_nothing_can_be():
+    version = rich_version()
+    world = make_world(version=version, now=at("2026-06-16 00:00"))
+    live(world)
+    statements = []
+
+    def see(execute, sql, params, many, context):
+        statements.append(sql)
+        return execute(sql, params, many, context)
+
+    draft = draft_like(version, charges=CHEAPER)
+    run = backtesting.start_backtest(
+        version=draft, periods=4, from_at=None, to_at=None, test_clock=world.clock, now=JUNE, actor=ACTOR
+    )
+    with connection.execute_wrapper(see):
+        backtesting.run_backtests()
+    run.refresh_from_db()
+    assert run.status == "done"
+    tables = [re.match(r'\s*(?:INSERT INTO|UPDATE|DELETE FROM) "?(\w+)', sql) for sql in statements]
+    assert {found.group(1) for found in tables if found} == {"invoices_backtestrun", "invoices_backtestresult"}
+    read_only = [sql.startswith("SET TRANSACTION") and sql.endswith("READ ONLY") for sql in statements]
+    first_of_past = next(place for place, sql in enumerate(statements) if "metering_meterbalance" in sql)
+    assert any(read_only[:first_of_past])
