@@ -40,4 +40,4 @@ def audit_books() -> None:
 @shared_task(name="invoices.run_backtests")
 def run_backtests() -> None:
     """Go on with the backtests that are not done."""
-    backtesting.run_backtests()
+    backtesting.run_backtests(seconds_max=SWEEP_SECONDS)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from math import ceil
+from time import monotonic
 from typing import Any
 
 from django.db import connection, transaction
@@ -98,19 +99,27 @@ def cancel_backtest(*, run_id: int, actor: str) -> BacktestRun:
     return run
 
 
-def run_backtests() -> int:
-    """Do all that is to be done of the backtests that no other worker has; return how many chunks that were."""
-    chunks = 0
+def run_backtests(*, seconds_max: float | None = None) -> int:
+    """
+    Go on with the backtests that no other worker has, and return how many chunks were done.
+
+    After `seconds_max` the rest is left to the next call, for which the doorbell is rung: a worker has other things to do, too.
+    """
+    started, chunks = monotonic(), 0
     while leased := claim(BacktestRun.objects.all(), lease_seconds=LEASE.total_seconds(), limit=1):
-        run_id = leased[0].pk
+        [run] = leased
         try:
-            while _do_chunk(run_id):
+            while _do_chunk(run.pk):
                 chunks += 1
+                if seconds_max is not None and monotonic() - started >= seconds_max:
+                    BacktestRun.objects.filter(pk=run.pk).update(leased_until=None, attempts=0)
+                    ring("invoices.run_backtests")
+                    return chunks
         except Exception:
-            logger.exception("backtest %s failed, try %d", leased[0].public_id, leased[0].attempts)
-            if leased[0].attempts < TRIES_MAX:
+            logger.exception("backtest %s failed, try %d", run.public_id, run.attempts)
+            if run.attempts < TRIES_MAX:
                 return chunks  # its lease ends, and another tick takes it up
-            _fail(run_id, "It could not be computed; the log has the reason.")
+            _fail(run.pk, "It could not be computed; the log has the reason.")
     return chunks
 
 
