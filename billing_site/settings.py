@@ -217,6 +217,7 @@ SPECTACULAR_SETTINGS = {
     # Fields that are called the same in several documents, with other values: each set has a name of its own.
     "ENUM_NAME_OVERRIDES": {
         "EventStatusEnum": ["counted", "unmatched", "reversed"],
+        "BacktestStatusEnum": ["running", "done", "failed", "cancelled"],
         "EventProblemStatusEnum": ["conflict", "rejected", "unmatched"],
         "AuthorizationStatusEnum": ["held", "settled", "released", "expired"],
         "DecisionEnum": ["allow", "allow_overage", "degrade", "deny"],

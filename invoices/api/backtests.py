@@ -59,7 +59,7 @@ class BacktestDocument(serializers.Serializer[Any]):
     """A backtest."""
 
     id = serializers.UUIDField()
-    status = serializers.ChoiceField(BacktestRun.Status.choices)
+    status = serializers.ChoiceField(BacktestRun.Status.values)
     progress = serializers.IntegerField(help_text="Percent.")
     tier = serializers.CharField()
     version = serializers.IntegerField()
