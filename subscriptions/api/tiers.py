@@ -179,7 +179,7 @@ class PublishInput(StrictSerializer):
     )
 
 
-class UndoInput(StrictSerializer):
+class UndoPublicationInput(StrictSerializer):
     """Which publication is taken back."""
 
     cohort = serializers.ChoiceField(COHORTS, required=False, help_text="Needed where several are still to come.")
@@ -361,13 +361,13 @@ class UndoPublication(APIView):
         description="Until its `effective_at`. The version stays final, and may be published again. 409 when nothing of it is still to come, or "
         "when several publications are and none is named.",
         parameters=[_NUMBER, _ETAG],
-        request=UndoInput,
+        request=UndoPublicationInput,
         responses=VersionDocument,
     )
     def post(self, request: Request, tier: str, number: str) -> Response:
         """None of its changes is carried out from here on."""
         NO_PARAMETERS.read(request)
         version = get_version(get_tier(tier), int(number))
-        given = UndoInput.checked(request.data)
+        given = UndoPublicationInput.checked(request.data)
         publications.undo_publication(version_id=version.pk, now=wall_now(), actor=actor_of(request), **given)
         return _version_answer(get_version(version.tier, version.number))
