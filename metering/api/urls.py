@@ -5,6 +5,7 @@ from django.urls import URLPattern, URLResolver, path, re_path
 from metering.api.authorizations import AuthorizationById, Authorizations, Extension, Gate, Liberation, Settlement
 from metering.api.balances import Balances
 from metering.api.events import EventReplay, EventReversal, Events
+from metering.api.findings import Findings
 from metering.api.grant_schedules import GrantScheduleById, GrantSchedules, GrantScheduleVoid
 from metering.api.grants import GrantById, Grants, GrantVoid
 from metering.api.ledger import Ledger
@@ -26,6 +27,11 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("authorizations/<uuid:authorization>/release", Liberation.as_view(), name="authorization-release"),
     path("authorizations/<uuid:authorization>/extend", Extension.as_view(), name="authorization-extend"),
     re_path(rf"^gate/(?P<tenant>{_CODE})/(?P<meter>{_CODE})\Z", Gate.as_view(), name="gate"),
+    re_path(
+        rf"^tiers/(?P<tier>{_CODE})/versions/(?P<number>[1-9][0-9]{{0,8}})/findings\Z",
+        Findings.as_view(),
+        name="tier-version-findings",
+    ),
     re_path(rf"{_TENANT}/usage\Z", Usage.as_view(), name="tenant-usage"),
     re_path(rf"{_TENANT}/ledger\Z", Ledger.as_view(), name="tenant-ledger"),
     re_path(rf"{_TENANT}/balances\Z", Balances.as_view(), name="tenant-balances"),

@@ -28,6 +28,7 @@ from billing_site.staff import (
     table,
 )
 from subscriptions.admin.publications import publication_row
+from subscriptions.core.linting import Severity
 from subscriptions.core.money import plain
 from subscriptions.core.price_documents import price_document
 from subscriptions.models import Charge, Meter, Publication, Tier, TierVersion
@@ -40,6 +41,7 @@ from subscriptions.selectors.catalog import (
     with_parts,
 )
 from subscriptions.selectors.clock import wall_now
+from subscriptions.selectors.findings import findings_of
 from subscriptions.services import catalog
 
 _COUNTING = ("event_type", "aggregation", "value_property", "filters", "dimensions")
@@ -171,6 +173,10 @@ def _status(version: TierVersion) -> str:
     return "published" if version.is_published else "draft"
 
 
+def _loaded(version: TierVersion) -> TierVersion:
+    return with_parts(TierVersion.objects.filter(pk=version.pk)).get()
+
+
 def _cadence(version: TierVersion) -> str:
     return version.interval if version.interval_count == 1 else f"{version.interval_count} {version.interval}s"
 
@@ -291,7 +297,7 @@ class TierVersionAdmin(ServiceAdmin):
         """Show the document in a field to edit, or as text when it is final or not the user's to edit."""
         if obj is None:
             return ["tier", "document"]
-        fields = ["tier", "number", "revision", "published_at", "progress", "in_short"]
+        fields = ["tier", "number", "revision", "published_at", "progress", "in_short", "findings"]
         if not self.has_change_permission(request, obj):
             return [*fields, "shown_document"]
         is_stale = isinstance(getattr(request, "refusal", None), catalog.StaleRevision)
@@ -299,7 +305,7 @@ class TierVersionAdmin(ServiceAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         """Leave only the document to edit."""
-        shown_only = ["tier", "number", "revision", "published_at", "progress", "in_short"]
+        shown_only = ["tier", "number", "revision", "published_at", "progress", "in_short", "findings"]
         return [] if obj is None else [*shown_only, "shown_document", "stored_document"]
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -315,10 +321,19 @@ class TierVersionAdmin(ServiceAdmin):
     @admin.display(description="in short")
     def in_short(self, version: TierVersion) -> str:
         """Show the fee and the prices as a table."""
-        loaded = with_parts(TierVersion.objects.filter(pk=version.pk)).get()
+        loaded = _loaded(version)
         fee = f"{money_text(loaded.fee, loaded.currency)} {loaded.currency} every {_cadence(loaded)}, in {loaded.fee_timing}"
         headings = ("meter", "only for", "included", "at the limit", "price model", "price beyond it")
         return format_html("<p>Fee: {}</p>{}", fee, table(headings, map(_terms, loaded.charges.all())))
+
+    @admin.display(description="to look at")
+    def findings(self, version: TierVersion) -> str:
+        """Tell what the linter finds in it as it is stored, and what of that keeps it from being published."""
+        rows = [
+            ("must be mended" if finding.severity == Severity.BLOCKING else "warning", finding.path, finding.message)
+            for finding in findings_of(_loaded(version))
+        ]
+        return table(("what", "where", "why"), rows) if rows else "Nothing found."
 
     @admin.display(description="document")
     def shown_document(self, version: TierVersion) -> str:
@@ -354,7 +369,7 @@ class TierVersionAdmin(ServiceAdmin):
             Publishing,
             title="Publish: it cannot be changed afterwards",
             initial={"revision": version.revision},
-            detail=self.in_short(version),
+            detail=format_html("{}{}", self.in_short(version), self.findings(version)),
         )
         if isinstance(answers, TemplateResponse):
             return answers

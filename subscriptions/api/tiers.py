@@ -38,6 +38,7 @@ from subscriptions.selectors.catalog import (
     with_parts,
 )
 from subscriptions.selectors.clock import wall_now
+from subscriptions.selectors.findings import FINDINGS_SCHEMA, finding_document, findings_of
 from subscriptions.services import catalog, publications
 from subscriptions.services.version_documents import TRIAL_DAYS_MAX
 
@@ -164,6 +165,17 @@ class VersionDocument(VersionInput):
     publications = PublicationDocument(many=True, help_text="Those that were undone among them, the oldest first.")
 
 
+@extend_schema_field(FINDINGS_SCHEMA)
+class FindingsField(AsGivenField):
+    """What the linter found."""
+
+
+class PublishedDocument(VersionDocument):
+    """A version of a tier, and what the linter warns of in it."""
+
+    findings = FindingsField(help_text="Without those that need usage: see /findings.")
+
+
 class PublishInput(StrictSerializer):
     """When a version takes effect, and for whom."""
 
@@ -190,8 +202,10 @@ def _tier_shown(tier: Tier, live_number: int | None) -> dict[str, Any]:
     return {**described, "live_version": live_number, "created_at": tier.created_at}
 
 
-def _version_answer(version: TierVersion, *, status: int = 200) -> Response:
-    return Response(version_document_with_progress(version), status=status, headers={"ETag": _etag(version)})
+def _version_answer(version: TierVersion, *, status: int = 200, **further: Any) -> Response:
+    return Response(
+        {**version_document_with_progress(version), **further}, status=status, headers={"ETag": _etag(version)}
+    )
 
 
 def _etag(version: TierVersion) -> str:
@@ -335,10 +349,11 @@ class Publish(APIView):
         operation_id="publish_tier_version",
         summary="Publish a version to a cohort",
         description="A draft is final from here on. Subscriptions of the tier get their change scheduled shortly: the version's `publications` "
-        "say how far that is. 409 when it is published to that cohort already, 422 for terms that this release cannot carry out.",
+        "say how far that is. 409 when it is published to that cohort already, 422 for terms that this release cannot carry out, and "
+        "(`blocked_by_linter`) for prices that cannot be meant; what the linter only warns of comes with the answer.",
         parameters=[_NUMBER, _IF_MATCH, _ETAG],
         request=PublishInput,
-        responses=VersionDocument,
+        responses=PublishedDocument,
     )
     def post(self, request: Request, tier: str, number: str) -> Response:
         """Publish what was read, if it says so."""
@@ -347,7 +362,9 @@ class Publish(APIView):
         given = PublishInput.checked(request.data)
         revision = _expected_revision(request, version)
         terms = {**given, "expected_revision": revision, "actor": actor_of(request)}
-        return _version_answer(catalog.publish(version_id=version.pk, now=wall_now(), **terms))
+        published = catalog.publish(version_id=version.pk, now=wall_now(), **terms)
+        findings = [finding_document(finding) for finding in findings_of(published)]
+        return _version_answer(published, findings=findings)
 
 
 class UndoPublication(APIView):

@@ -17,6 +17,7 @@ from subscriptions.models import Charge, Feature, Meter, PriceBand, Publication,
 from subscriptions.selectors.catalog import ANSWERED_MEMBERS, CatalogItemNotFound, version_document, with_parts
 from subscriptions.services import audit, publications, uniqueness
 from subscriptions.services.charge_documents import ChargeDraft
+from subscriptions.services.linting import check_lint
 from subscriptions.services.meter_documents import read_counting
 from subscriptions.services.version_documents import VersionDraft, check_publishable, read_version
 
@@ -175,7 +176,7 @@ def publish(
     later. `now`: also for those, at that instant, by the version's terms of change. Each has its change scheduled shortly (`publications`). For
     `new`, an `effective_at` in the past concerns test clocks and back-dated starts only. With `expected_revision` exactly what was read is
     published. Raises VersionPublished (409) where it is published to that cohort, StaleRevision (412), TermsNotAvailable (422) for terms that
-    this release cannot carry out, and ValueError for an unknown cohort.
+    this release cannot carry out, BlockedByLinter (422) for prices that nobody can mean, and ValueError for an unknown cohort.
     """
     version = _locked(version_id, expected_revision)
     if version.publications.filter(cohort=cohort, undone_at__isnull=True).exists():
@@ -184,6 +185,7 @@ def publish(
     Tier.objects.select_for_update(no_key=True, of=("self",)).get(pk=version.tier_id)
     if not version.is_published:
         check_publishable(version_document(version))
+        check_lint(version)
         version.published_at = now
         version.save(update_fields=["published_at"])
     effective_at = effective_at or now
