@@ -16,9 +16,7 @@ from billing_site.http.serializers import AsGivenField, CodeField, StrictSeriali
 from subscriptions.models import Meter
 from subscriptions.selectors.catalog import get_meter
 from subscriptions.services import catalog
-
-PRECISION_MAX = 12
-WINDOW_DAYS_MAX = 366
+from subscriptions.services.meter_documents import PRECISION_MAX, WINDOW_DAYS_MAX
 
 
 @extend_schema_field({"type": "string", "enum": ["sum", "count", "max", "latest", "unique_count"]})

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
+from billing_site.http.serializers import is_clean
 from subscriptions.core.documents import NumberRule, Reading
 
 CODE = re.compile(r"[A-Za-z0-9._:@-]{1,100}", re.ASCII)
@@ -30,6 +31,17 @@ def code(value: object, path: str, reading: Reading) -> str:
 def is_code(value: object) -> bool:
     """Say whether a value is such an id."""
     return isinstance(value, str) and CODE.fullmatch(value) is not None
+
+
+def text_of(
+    value: object, path: str, reading: Reading, *, at_least: int = 1, at_most: int = 200, multiline: bool = False
+) -> str:
+    """Read a text, kept as it is written; what is none, or has control characters, is a fault, and answered with an empty one."""
+    if not isinstance(value, str) or not at_least <= len(value) <= at_most or not is_clean(value, multiline=multiline):
+        message = f"must be a text of {at_least} to {at_most} characters without control characters"
+        reading.fault(path, "not_text", message)
+        return ""
+    return value
 
 
 def listed(value: object, path: str, reading: Reading, *, at_most: int) -> Sequence[Any]:
