@@ -1,6 +1,6 @@
 # One line of help per target stands behind its name: `make help` prints them.
 .DEFAULT_GOAL := help
-.PHONY: help run test tests-of-services tests-of-the-rest faults faults-of-processes faults-in-stories lint bench
+.PHONY: help run test tests-of-services tests-of-doors faults faults-of-processes faults-in-stories lint bench
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -22,14 +22,15 @@ run: $(VENV)/installed ## Start everything here and print its addresses (PORT, D
 test: lint ## Check the code and run every test, on servers of its own
 	@$(offline) $(python) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 	@$(production) $(python) manage.py check --deploy --fail-level WARNING
-	@$(MAKE) --keep-going --jobs 2 --output-sync=line tests-of-services tests-of-the-rest
+	@$(MAKE) --keep-going --jobs 2 --output-sync=line tests-of-services tests-of-doors
+	@$(python) -m pytest tests/faults
 
-# Two runs side by side, each on servers of its own: one core each.
+# Two runs side by side, each on servers of its own: a core for each. What kills servers runs alone, as it wants its ports back.
 tests-of-services:
 	@$(python) -m pytest tests/services
 
-tests-of-the-rest:
-	@$(python) -m pytest --ignore tests/services
+tests-of-doors:
+	@$(python) -m pytest --ignore tests/services --ignore tests/faults
 
 faults: $(VENV)/installed-dev ## Run the long forms of the fault suites, which make test leaves out; prints what was found per fault
 	@found=$$(mktemp); export FAULTS_FOUND=$$found; trap 'rm -f $$found' EXIT; \

@@ -199,10 +199,8 @@ def in_the_middle(number, versions):
         told.change("large", bill=dice.choice(["next", "now"])),
         lambda: carry_out(change_ids=[scheduled.pk], now=MIDDLE),
         told.use_some(early, late, late),
-        told.use_some(late, early),
-        lambda: plan(now=MIDDLE),
-        told.authorize_some(3),
-        told.authorize_some(3),
+        in_turn(told.use_some(late, early), told.authorize_some(3)),
+        in_turn(lambda: plan(now=MIDDLE), told.authorize_some(3)),
     ]
     if number % 3 == 1:
         calls.append(lambda: pause_subscription(**about(told), credit="unused"))
@@ -223,15 +221,18 @@ def over_a_boundary(number, versions):
         lambda: close_periods(period_ids=[period.pk], now=told.now),
         lambda: run_due(until=told.now),
         told.use_some(late, new, new),
-        told.use_some(new, late),
-        lambda: plan(now=told.now),
-        told.authorize_some(3),
+        in_turn(told.use_some(new, late), lambda: plan(now=told.now), told.authorize_some(3)),
     ]
     if number % 3 == 1:
         calls.append(lambda: pause_subscription(**about(told), credit="unused"))
     if number % 3 == 2:
         calls.append(lambda: cancel_subscription(**about(told), when="now", credit="unused"))
     told.check(interleaved(*calls, dice=dice))
+
+
+def in_turn(*calls):
+    """Return one call that makes these: the threads and the test share eight connections."""
+    return lambda: [call() for call in calls]
 
 
 def about(told):
