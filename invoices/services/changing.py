@@ -7,16 +7,23 @@ it is billed at once. A preview is the same call, rolled back. Source: semantics
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import transaction
 
 from billing_site.database import among, run_with_retries
 from billing_site.http.problems import Invalid
 from invoices.models import Invoice
-from invoices.services.invoicing import Wanted, draft_all, finalize_all, lock_subscription, next_sequence
+from invoices.services.invoicing import (
+    Wanted,
+    check_references,
+    draft_all,
+    finalize_all,
+    lock_subscription,
+    next_sequence,
+)
 from invoices.services.opening import open_due
 from metering.services import ledger
 from metering.services.rescaling import RescaledPool, follow_version, pools_after
@@ -33,6 +40,8 @@ from subscriptions.services.succession import is_other_rhythm, settle, why_void
 Result = TypeVar("Result")
 
 NOW, PERIOD_END = "now", "period_end"
+# How far ahead a change may be scheduled.
+DAYS_AHEAD_MAX = 366
 # An empty period cannot be: what resets at a period's first instant does so a moment later.
 _MOMENT = agreement.SMALLEST_SPAN
 
@@ -42,6 +51,13 @@ class ChangeInThePast(Invalid):
 
     code = "change_in_the_past"
     title = "A change cannot lie in the past"
+
+
+class ChangeTooFar(Invalid):
+    """What a change at a date will do is played from now on, period by period."""
+
+    code = "change_too_far"
+    title = "The change lies too far ahead"
 
 
 class NothingChanges(Invalid):
@@ -73,7 +89,7 @@ def change_tier(
     Change a subscription's tier as asked, and return what `read` returns of the change, with the row where it was scheduled.
 
     What is scheduled is read as it will be if nothing happens before. Raises SubscriptionPaused, SubscriptionEnded, SubscriptionNotStarted,
-    VersionNotPublished and TenantParked (409), CurrencyMismatch, ChangeInThePast and NothingChanges (422).
+    VersionNotPublished and TenantParked (409), CurrencyMismatch, ChangeInThePast, ChangeTooFar and NothingChanges (422).
     """
     return run_with_retries(lambda: _change(subscription_id, asked, now, actor, read))
 
@@ -84,7 +100,7 @@ def preview_change(
     """Change the tier as `change_tier` does, hand the change to `read`, and undo everything; return what `read` returned."""
     with transaction.atomic():
         _, result = _change(subscription_id, asked, now, actor, read)
-        _check_references()
+        check_references()
         transaction.set_rollback(True)
     return result
 
@@ -174,6 +190,8 @@ def _schedule(subscription: Subscription, asked: Asked, choices: Choices, now: d
     wanted_at = asked.when if isinstance(asked.when, datetime) else now
     if wanted_at < now or (not at_boundary and wanted_at == now):
         raise ChangeInThePast("A change is scheduled for an instant that is to come; send `now` for this one.")
+    if wanted_at > now + timedelta(days=DAYS_AHEAD_MAX):
+        raise ChangeTooFar(f"A change is scheduled for at most {DAYS_AHEAD_MAX} days ahead.")
     if subscription.ends_at is not None and (at_boundary or wanted_at >= subscription.ends_at):
         raise SubscriptionEnded(
             f"The subscription ends at {subscription.ends_at:%Y-%m-%dT%H:%M:%SZ}; undo its cancellation first."
@@ -200,7 +218,7 @@ def _play(subscription: Subscription, scheduled: ScheduledChange) -> TierChange:
         # A change at a date may end the period before; then this one waits for the end of the period that it begins.
         at = ends_at if scheduled.at_boundary else scheduled.wanted_at
         bring_up(subscription, now=at)
-        _check_references()
+        check_references()
     return done
 
 
@@ -340,8 +358,3 @@ def _bill(subscription: Subscription, change: TierChange, now: datetime, actor: 
     sequence = next_sequence(change.period, Invoice.Reason.CHANGE)
     wanted = Wanted(subscription, change.period, Invoice.Reason.CHANGE, sequence, change)
     finalize_all(draft_all([wanted], now=now), now=now, actor=actor)
-
-
-def _check_references() -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")

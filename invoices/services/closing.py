@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import TypeVar
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import Q
 
 from billing_site.database import among, run_with_retries
@@ -21,6 +21,7 @@ from invoices.selectors.sources import has_unbilled
 from invoices.services.changing import carry_out_overdue
 from invoices.services.invoicing import (
     Wanted,
+    check_references,
     draft,
     draft_all,
     finalize_all,
@@ -102,8 +103,7 @@ def preview_closing(*, period_id: int, now: datetime, read: Callable[[Invoice | 
         subscription = lock_subscription(_subscriptions_of([period_id])[0])
         period = _lock_period(period_id)
         drafts = draft_closings(subscriptions=[subscription], due=[period], now=max(now, closes_at(period)))
-        with connection.cursor() as cursor:
-            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        check_references()
         use_credit(drafts)
         result = read(next((one for one in drafts if one.reason in _REASONS_OF_CLOSING), None))
         transaction.set_rollback(True)

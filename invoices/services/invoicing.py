@@ -179,7 +179,7 @@ def finalize_all(invoices: Sequence[Invoice], *, now: datetime, actor: str) -> N
         return
     for invoice in invoices:
         refuse_parked(invoice.tenant)
-    _check_references()
+    check_references()
     series = lock_series(series_of(invoice.tenant) for invoice in invoices)
     totals = use_credit(invoices)
     for name, row in series.items():
@@ -198,9 +198,9 @@ def finalize_all(invoices: Sequence[Invoice], *, now: datetime, actor: str) -> N
     )
 
 
-def _check_references() -> None:
+def check_references() -> None:
     """
-    Let PostgreSQL check now what was written so far, which it would do at the commit.
+    Let PostgreSQL check now what was written so far, which it would do at the commit, and a preview has none.
 
     Who waits for the number series waits until the commit; so as little as can be is left to that.
     """

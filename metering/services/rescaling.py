@@ -55,7 +55,8 @@ def pools_after(
     """
     Return what becomes of the allowances of a period, of every pool that any of its versions has, if another version comes into force at an instant.
 
-    In a trial all versions are in force on their terms for trials; but one that ends the trial has its own. Reads what is stored under the locks of its balances, which it takes.
+    In a trial all versions are in force on their terms for trials; but one that ends the trial has its own. Reads what is stored under the
+    locks of its balances, which it takes.
     """
     balances = {(one.meter_id, one.pool): one for one in _locked(period)}
     stored = {

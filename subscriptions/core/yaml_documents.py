@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,29})", re.ASCII)
+_BREAK = re.compile("[\n\r\x85\u2028\u2029]")
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -72,9 +73,16 @@ class _Dumper(yaml.SafeDumper):
         """Write what comes twice twice."""
         return True
 
+    def represent_str(self, data: str) -> Any:
+        """Escape line breaks: written as they are, some would be read as a space."""
+        return self.represent_scalar(f"{_TAG}str", data, style='"' if _BREAK.search(data) else None)
+
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> Any:
         """Indent lists below their name."""
         return super().increase_indent(flow, False)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 def _whole(loader: _Loader, node: Any) -> int:

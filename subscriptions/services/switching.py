@@ -14,7 +14,7 @@ from django.db import transaction
 
 from billing_site.database import uuid7
 from subscriptions.core.changes import Choices
-from subscriptions.models import BillingPeriod, Publication, ScheduledChange, Subscription, TierChange, TierVersion
+from subscriptions.models import BillingPeriod, ScheduledChange, Subscription, TierChange, TierVersion
 from subscriptions.services import fees
 from subscriptions.services.agreement import NothingToUndo, cut_period
 from subscriptions.services.succession import anchor_anew, opening_due, settle
@@ -94,7 +94,6 @@ def schedule(
     wanted_at: datetime,
     at_boundary: bool,
     anchor_at: datetime | None = None,
-    publication: Publication | None = None,
 ) -> ScheduledChange:
     """Write a change that is to come: at an instant, or with the first period that begins at it or later."""
     return ScheduledChange.objects.create(
@@ -109,7 +108,6 @@ def schedule(
         wanted_at=wanted_at,
         due_at=None if at_boundary else wanted_at,
         anchor_at=anchor_at,
-        publication=publication,
     )
 
 

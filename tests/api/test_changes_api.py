@@ -1,13 +1,16 @@
 """Changing tier through the API: the golden figures, the preview, the statement, and what the gate says next."""
 
 from decimal import Decimal
+from itertools import count
 
 import pytest
+from django.db import connection
 
 from invoices.models import Invoice
 from invoices.services.advancing import advance
+from invoices.services.changing import Asked, change_tier
 from metering.models import LedgerEntry
-from subscriptions.models import FeeItem, ScheduledChange, TierChange
+from subscriptions.models import FeeItem, ScheduledChange, TierChange, TierVersion
 from tests.api.test_invoices_api import Api
 from tests.world import ACTOR, JUNE, at, charge, make_meter, make_world, publish
 
@@ -228,6 +231,7 @@ def test_what_waits_for_the_end_of_the_period_waits_for_that_of_the_one_that_a_c
     ("body", "status", "code"),
     [
         ({"when": "2026-05-01T00:00:00Z"}, 422, "change_in_the_past"),
+        ({"when": "2999-12-31T23:59:59Z"}, 422, "change_too_far"),
         ({"when": "soon"}, 422, "validation"),
         ({"tier": "growth"}, 422, "nothing_changes"),
         ({"tier": "none"}, 404, "not_found"),
@@ -239,3 +243,37 @@ def test_what_cannot_be(api, world, body, status, code):
     answer = change(api, world, **body)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert (TierChange.objects.count(), ScheduledChange.objects.count()) == (0, 0)
+
+
+class PowerFails(Exception):
+    """The process ends before a statement."""
+
+
+def test_a_change_that_is_cut_off_before_any_of_its_statements_has_not_happened(world):
+    world.use(12_000, time=JUNE)
+    move(world, "2026-06-15 00:00")
+    scale = TierVersion.objects.get(tier__code="scale")
+    asked = Asked(to_version=scale, when="now", choices={"bill": "now"})
+    terms = {"subscription_id": world.subscription.pk, "asked": asked, "now": world.now, "actor": ACTOR}
+
+    def books():
+        amounts = list(FeeItem.objects.order_by("pk").values_list("amount", flat=True))
+        return world.position(), world.balance().grants.get().quantity, amounts, Invoice.objects.count()
+
+    before = books()
+    for survives in count():
+        sent = count()
+
+        def fail(execute, *statement, sent=sent, survives=survives):
+            if next(sent) == survives:
+                raise PowerFails
+            return execute(*statement)
+
+        try:
+            with connection.execute_wrapper(fail):
+                change_tier(**terms, read=lambda change: change.pk)
+            break
+        except PowerFails:
+            assert (books(), TierChange.objects.count()) == (before, 0)
+    assert survives > 30, "it sends some fifty statements"
+    assert books() == (("12000", "12000", "0"), 58_000, [99, Decimal("-52.80"), Decimal("266.13")], 2)

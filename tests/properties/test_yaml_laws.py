@@ -1,7 +1,7 @@
 """Documents as YAML come back as they were, and what YAML would take for something else is refused."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from subscriptions.core.differences import differences
@@ -21,6 +21,8 @@ documents = st.recursive(
 
 
 @given(documents)
+@example({"\x85": None})
+@example(["a\n\u2028 b\r", {"a\nb": "\x85"}])
 @LAW
 def test_what_was_written_is_read_as_it_was(document):
     read = read_yaml(write_yaml(document))
