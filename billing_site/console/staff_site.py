@@ -1,4 +1,4 @@
-"""The staff site itself: its name, and what Django's own pages of it leave out."""
+"""The staff site itself: its name, the studio's pages, and what Django's own pages of it leave out."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from django.contrib.admin.apps import AdminConfig
 from django.db import transaction
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern, URLResolver
 
 
 class StaffSiteConfig(AdminConfig):
@@ -20,6 +21,13 @@ class StaffSite(AdminSite):
 
     site_title = site_header = "Tierbook"
     index_title = "Staff pages"
+
+    def get_urls(self) -> list[URLResolver | URLPattern]:
+        """Add the studio's pages, before the address that takes what no other has."""
+        # The pages' apps are loaded after this module.
+        from billing_site.console.studio.urls import studio_urls
+
+        return [*studio_urls(self), *super().get_urls()]
 
     # The stub knows only of the form that is shown again.
     def password_change(  # type: ignore[override]

@@ -40,6 +40,7 @@ from subscriptions.selectors.clock import wall_now
 from subscriptions.selectors.tenants import parked_tenants
 from subscriptions.services import catalog, keys
 from subscriptions.services.parking import park_tenant
+from tests.staff import sign_in
 from tests.world import JUNE, World, charge, make_meter, make_world, publish
 
 pytestmark = pytest.mark.django_db
@@ -51,15 +52,10 @@ PAGES = sorted(
 
 
 def signed_in(username: str = "ann", *, group: str | None = None) -> Client:
-    users = get_user_model().objects
-    if group is None:
-        user = users.create_superuser(username, password="x")
-    else:
-        user = users.create_user(username, password="x", is_staff=True)
-        ensure_groups()
-        user.groups.add(Group.objects.get(name=group))
+    if group is not None:
+        return sign_in(group, username)
     client = Client()
-    client.force_login(user)
+    client.force_login(get_user_model().objects.create_superuser(username, password="x"))
     return client
 
 
