@@ -24,7 +24,7 @@ from django.db import InterfaceError, OperationalError, connection
 from billing_site.database import run_with_retries, sqlstate, uuid7
 from billing_site.http.problems import DomainError
 from metering.services.gate import perform
-from metering.services.grouping import Groups, Waiting
+from metering.services.grouping import Groups, Waiting, wake
 from metering.services.ingest import record_events
 from metering.services.requests import (
     Authorize,
@@ -195,6 +195,7 @@ def _write(group: _Group, *, lock_timeout_ms: int | None) -> None:
                     one.fail(answer)
                 else:
                     one.answer(answer)
+            wake(group)
             return
 
 
@@ -249,4 +250,6 @@ def _fail(group: _Group, error: Exception) -> None:
     if not isinstance(error, DomainError):
         logger.error("a group of %d requests failed", len(group), exc_info=error)
     for one in group:
-        one.fail(error)
+        if not one.is_settled:
+            one.fail(error)
+    wake(group)

@@ -8,8 +8,9 @@ a query) is done by one thread for all that have asked meanwhile. Owns the queue
 import queue
 import threading
 import time
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, Generic, TypeVar
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
@@ -23,33 +24,74 @@ GATHER_SECONDS = 0.002
 class Waiting(Generic[Question, Answer]):
     """A question whose thread waits for the answer. A lock is the cheapest thing in Python that a thread can wait for."""
 
-    __slots__ = ("_answer", "_answered", "_error", "question")
+    __slots__ = ("_answer", "_bell", "_error", "_following", "_gone", "question")
 
     def __init__(self, question: Question) -> None:
         self.question = question
         self._answer: list[Answer] = []
         self._error: Exception | None = None
-        self._answered = threading.Lock()
-        self._answered.acquire()
+        # Whom its thread wakes; at most one, taken out by whoever does it.
+        self._following: list[Waiting[Question, Answer]] = []
+        # Whether its thread has waited too long, and will wake nobody.
+        self._gone = False
+        self._bell = threading.Lock()
+        self._bell.acquire()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it has its answer, or an error."""
+        return bool(self._answer) or self._error is not None
 
     def answer(self, answer: Answer) -> None:
-        """Let the thread go on with this answer."""
+        """Note the answer; `wake` lets the thread go on with it."""
         self._answer.append(answer)
-        self._answered.release()
 
     def fail(self, error: Exception) -> None:
-        """Let the thread go on with this error, if it still waits."""
-        if not self._answer and self._error is None:
-            self._error = error
-            self._answered.release()
+        """Note the error, in place of an answer."""
+        self._error = error
 
     def wait(self, seconds: float) -> Answer:
         """Return the answer. Raises the error, or TimeoutError."""
-        if not self._answered.acquire(timeout=seconds):
-            raise TimeoutError
+        if not self._bell.acquire(timeout=seconds):
+            self._gone = True
+            if not self._bell.acquire(blocking=False):
+                raise TimeoutError
+        if (following := self._take_following()) is not None:
+            following.ring()
         if self._error is not None:
             raise self._error
         return self._answer[0]
+
+    def precede(self, following: "Waiting[Question, Answer]") -> None:
+        """Have this one's thread wake another."""
+        self._following.append(following)
+
+    def ring(self) -> None:
+        """Wake the thread; of one that has gone, the one that it would wake."""
+        one: Waiting[Question, Answer] | None = self
+        while one is not None:
+            one._bell.release()
+            one = one._take_following() if one._gone else None
+
+    def _take_following(self) -> "Waiting[Question, Answer] | None":
+        # Taking out of a list is one step: only one of two threads gets it.
+        try:
+            return self._following.pop()
+        except IndexError:
+            return None
+
+
+def wake(group: Sequence[Waiting[Any, Any]]) -> None:
+    """
+    Let the threads of a settled group go on, each woken by the one before it. Once for each question.
+
+    Thirty threads that are woken together all come for the interpreter's lock, and most are put to sleep again, some several times; this costs
+    a fifth of all that a single event does.
+    """
+    for one, following in pairwise(group):
+        one.precede(following)
+    if group:
+        group[0].ring()
 
 
 class Groups(Generic[Question, Answer]):

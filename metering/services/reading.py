@@ -14,7 +14,7 @@ from django.db import InterfaceError, OperationalError, connection
 
 from billing_site.http.problems import StorageUnavailable
 from metering.selectors.balances import TenantBalances, balances_of_tenants
-from metering.services.grouping import Groups, Waiting
+from metering.services.grouping import Groups, Waiting, wake
 
 logger = logging.getLogger(__name__)
 
@@ -80,12 +80,14 @@ def _answer(group: _Group) -> None:
             logger.error("balances of %d tenants were not read", len(group), exc_info=error)
             for one in group:
                 one.fail(error)
+            wake(group)
             return
         for one in group:
             _answer([one])
         return
     for one in group:
         one.answer(found.get(one.question[0]))
+    wake(group)
 
 
 def _read(group: _Group) -> dict[str, TenantBalances]:
