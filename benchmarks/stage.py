@@ -16,7 +16,7 @@ import psycopg
 import redis
 
 from billing_site.embedded import servers
-from billing_site.launcher import Plan, commands, page_answers
+from billing_site.launcher import TUNING, Plan, commands, page_answers
 from billing_site.supervisor import Child, child, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -92,7 +92,7 @@ class Stage:
         )
         self.web_command = list(commands(plan)["web"])
         log = self._directory / "logs" / "web.log"
-        running = child("web", self.web_command, log=log, cwd=ROOT, env={**os.environ, **environment})
+        running = child("web", self.web_command, log=log, cwd=ROOT, env={**TUNING, **os.environ, **environment})
         self.web = self._stack.enter_context(running)
         wait_until(lambda: page_answers(plan), running=[self.web], timeout=60, what="The web server")
 

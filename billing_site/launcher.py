@@ -113,6 +113,10 @@ def _own_servers(plan: Plan) -> str:
     return " and ".join(name for name, url in given.items() if not url) or "with the servers that are given"
 
 
+# Sixty threads that each have a heap of the allocator's own keep a hundred megabytes that none of them uses.
+TUNING = {"MALLOC_ARENA_MAX": "2"}
+
+
 def commands(plan: Plan) -> Mapping[str, Sequence[str]]:
     """Return the commands of the web server, the worker of all queues, and the scheduler, by name."""
     celery = [sys.executable, "-m", "celery", "--app", "billing_site.celery"]
@@ -147,7 +151,7 @@ def _environment(plan: Plan, started: Servers) -> Iterator[dict[str, str]]:
     file = plan.data_dir / "environment"
     write_private(file, "".join(f"{name}='{value}'\n" for name, value in own.items()))
     try:
-        yield {**os.environ, **own, "DJANGO_SETTINGS_MODULE": "billing_site.settings"}
+        yield {**TUNING, **os.environ, **own, "DJANGO_SETTINGS_MODULE": "billing_site.settings"}
     finally:
         file.unlink(missing_ok=True)
 
