@@ -14,10 +14,10 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.processes import command_of, descendants_of, is_running
+from tests.launching import Launched
+from tests.processes import command_of, is_running
 
 ROOT = Path(__file__).parents[2]
-NOT_INHERITED = {"DATABASE_URL", "REDIS_URL", "SECRET_KEY", "SITE_URL", "DATA_DIR", "DJANGO_SETTINGS_MODULE"}
 
 
 @pytest.fixture
@@ -28,49 +28,12 @@ def data_dir():
     shutil.rmtree(path)
 
 
-class Run:
-    """A launcher that was started, and what it has printed so far."""
-
-    def __init__(self, data_dir):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        kept = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "billing_site.launcher", "--end-with-parent"],
-            cwd=ROOT,
-            env={**kept, "DATA_DIR": str(data_dir), "PORT": str(self.port), "DEMO": "0", "ENV_FILE": ""},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.printed = ""
-
-    def until_served(self):
-        for line in self.process.stdout:
-            self.printed += line
-            if line.startswith("Ctrl-C"):
-                return self
-        raise AssertionError(self.printed)
-
-    def end(self, number=signal.SIGTERM):
-        self.process.send_signal(number)
-        return self.ended()
-
-    def ended(self):
-        self.printed += self.process.communicate(timeout=60)[0]
-        return self.process.returncode
-
-    def descendants(self):
-        return descendants_of(self.process.pid)
-
-
 @pytest.fixture
 def launch(data_dir):
     runs = []
 
     def start():
-        runs.append(Run(data_dir))
+        runs.append(Launched(data_dir))
         return runs[-1]
 
     yield start
