@@ -1,0 +1,117 @@
+"""
+Amounts and quantities as people write them: "$0.0002 per token", "1,000,000 tokens".
+
+Owns how a number looks to a reader of English. Calculates nothing and rounds nothing, except where it says "about".
+"""
+
+from decimal import Decimal
+from fractions import Fraction
+from functools import lru_cache
+
+from babel.numbers import get_currency_symbol
+
+from subscriptions.core.money import minor_units, plain, precise, round_half_up
+
+ABOUT_DIGITS = 4
+
+
+def money(amount: Decimal | Fraction, currency: str) -> str:
+    """
+    Write an amount with its sign, the currency's symbol, thousands apart, and no fewer decimals than the currency has.
+
+    >>> money(Decimal("0.000200"), "USD"), money(Decimal(-1234), "EUR"), money(Decimal(499), "JPY"), money(Decimal("1.5"), "CHF")
+    ('$0.0002', '−€1,234.00', '¥499', 'CHF 1.50')
+    """
+    number = precise(amount)
+    whole, _, decimals = plain(number.copy_abs()).partition(".")
+    decimals = decimals.ljust(minor_units(currency), "0")
+    written = f"{int(whole):,}" + (f".{decimals}" if decimals else "")
+    return f"{'−' if number < 0 else ''}{_symbol(currency)}{written}"
+
+
+def about_money(amount: Decimal | Fraction, currency: str) -> str:
+    """
+    Write an amount for comparing: to the currency's smallest unit, or to ABOUT_DIGITS digits where it is smaller than 1.
+
+    >>> about_money(Fraction(200, 3), "USD"), about_money(Fraction(2, 3000), "USD")
+    ('$66.67', '$0.0006667')
+    """
+    return money(rounded(amount, places=minor_units(currency)), currency)
+
+
+def rounded(number: Decimal | Fraction, *, places: int) -> Decimal:
+    """
+    Round a number for showing to so many decimals; one below 1 to ABOUT_DIGITS digits instead, where that is more.
+
+    >>> rounded(Fraction(2, 3000), places=2), rounded(Fraction(200, 3), places=0)
+    (Decimal('0.0006667'), Decimal('67'))
+    """
+    size, zeros = abs(Fraction(number)), 0
+    while 0 < size < 1:
+        size, zeros = size * 10, zeros + 1
+    return round_half_up(number, places=max(places, zeros + ABOUT_DIGITS - 1) if zeros else places)
+
+
+def quantity(number: Decimal | Fraction) -> str:
+    """
+    Write a quantity with its thousands apart and nothing superfluous behind the point.
+
+    >>> quantity(Decimal("18295870.500")), quantity(Decimal("1E+6"))
+    ('18,295,870.5', '1,000,000')
+    """
+    return f"{Decimal(plain(precise(number))):,f}"
+
+
+def units(number: Decimal | Fraction, unit: str) -> str:
+    """
+    Write a quantity with its unit, which may be given in either number, or be nothing.
+
+    >>> units(Decimal(1_000_000), "token"), units(Decimal(1), "tokens"), units(Decimal(3), ""), units(Decimal("2.5"), "GB")
+    ('1,000,000 tokens', '1 token', '3 units', '2.5 GB')
+    """
+    return f"{quantity(number)} {one(unit) if number == 1 else many(unit)}"
+
+
+def one(unit: str) -> str:
+    """
+    Return a unit's singular, "unit" where it has no name.
+
+    >>> one("tokens"), one("queries"), one("GB"), one("")
+    ('token', 'query', 'GB', 'unit')
+    """
+    if not unit:
+        return "unit"
+    if not unit[-1].islower() or unit.endswith("ss") or not unit.endswith("s"):
+        return unit
+    return f"{unit[:-3]}y" if unit.endswith("ies") else unit[:-1]
+
+
+def many(unit: str) -> str:
+    """
+    Return a unit's plural.
+
+    >>> many("token"), many("tokens"), many("query"), many("GB"), many("")
+    ('tokens', 'tokens', 'queries', 'GB', 'units')
+    """
+    single = one(unit)
+    if not single[-1].islower():
+        return single
+    if single.endswith("y") and single[-2:-1] not in {*"aeiou", ""}:
+        return f"{single[:-1]}ies"
+    return f"{single}es" if single.endswith(("ss", "x", "ch", "sh")) else f"{single}s"
+
+
+def percent(number: Decimal | Fraction) -> str:
+    """
+    Write a number of hundredths.
+
+    >>> percent(Decimal("2.90"))
+    '2.9 %'
+    """
+    return f"{quantity(number)} %"
+
+
+@lru_cache(maxsize=256)
+def _symbol(currency: str) -> str:
+    symbol = str(get_currency_symbol(currency, locale="en_US"))
+    return f"{symbol} " if symbol[-1].isalpha() else symbol
