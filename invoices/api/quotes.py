@@ -1,6 +1,5 @@
 """`/quotes`: what something would cost, by the functions that bill it. Writes nothing."""
 
-from dataclasses import asdict
 from decimal import Decimal
 from typing import Any
 
@@ -13,7 +12,7 @@ from rest_framework.views import APIView
 from billing_site.http.problems import FieldError, Invalid
 from billing_site.http.queries import NO_PARAMETERS
 from billing_site.http.serializers import CodeField, DecimalStringField, StrictSerializer, TextField
-from invoices.selectors.quoting import Quote, QuotedUsage, quote_price, quote_usage
+from invoices.selectors.quoting import Quote, QuotedLine, QuotedUsage, quote_price, quote_usage
 from subscriptions.core.money import MINOR_UNITS, plain
 from subscriptions.core.price_documents import PriceError, parse_price
 from subscriptions.selectors.catalog import get_tier, get_version, live_version, money_text
@@ -141,11 +140,21 @@ def _by_tier(values: dict[str, Any]) -> Quote:
 
 
 def _document(quote: Quote) -> dict[str, Any]:
-    def texts(one: Any) -> dict[str, Any]:
-        document = asdict(one)
-        for name in ("quantity", "amount_precise"):
-            if name in document:
-                document[name] = plain(document[name])
-        return document | {"amount": money_text(one.amount, quote.currency)}
+    return {
+        "amount": money_text(quote.amount, quote.currency),
+        "amount_precise": plain(quote.amount_precise),
+        "currency": quote.currency,
+        "components": quote.components,
+        "lines": [_line_document(line, quote.currency) for line in quote.lines],
+    }
 
-    return texts(quote) | {"lines": [texts(line) for line in quote.lines]}
+
+def _line_document(line: QuotedLine, currency: str) -> dict[str, Any]:
+    return {
+        "kind": line.kind,
+        "description": line.description,
+        "quantity": plain(line.quantity),
+        "amount": money_text(line.amount, currency),
+        "amount_precise": plain(line.amount_precise),
+        "components": line.components,
+    }

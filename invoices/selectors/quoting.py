@@ -10,13 +10,13 @@ from billing_site.http.problems import FieldError, Invalid
 from invoices.core.lines import LineKind, usage_words
 from metering.core.burndown import split
 from metering.core.measuring import DimensionSet
-from metering.core.overage import PricedPart, PricedPool, SegmentUsage, price_pool
+from metering.core.overage import ChargeId, PricedPart, SegmentUsage, match, price_pool
 from metering.core.pools import Pool
-from metering.selectors.terms import pools_of_version
+from metering.selectors.terms import pools_of_terms
 from subscriptions.core.money import exact, precise, quantize
 from subscriptions.core.pricing import RATES_WHOLE_VALUE, Price, clamp_event, rate
 from subscriptions.models import Meter, TierVersion
-from subscriptions.selectors.catalog import terms_of
+from subscriptions.selectors.catalog import VersionTerms, terms_of
 
 _ZERO = Decimal(0)
 
@@ -41,6 +41,8 @@ class QuotedLine:
     amount: Decimal
     amount_precise: Decimal
     components: tuple[dict[str, Any], ...]
+    # The charge's place in the version's document; None for what is no charge's.
+    charge: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,52 +84,90 @@ def quote_usage(*, version: TierVersion, usage: Sequence[QuotedUsage]) -> Quote:
 
     Raises Invalid (422) for a meter that the version does not charge.
     """
-    terms = terms_of(version.pk)
+    return quote_terms(terms=terms_of(version.pk), usage=usage)
+
+
+def quote_terms(*, terms: VersionTerms, usage: Sequence[QuotedUsage]) -> Quote:
+    """
+    Price a billing period on terms that may be a draft's: the fee, and what each charge comes to, with usage or without.
+
+    Several events of one entry are taken to be alike, where a price has bounds per event. Usage that no charge matches costs nothing
+    here; ask `pools_of_terms`. Raises Invalid (422) for a meter that the terms do not charge.
+    """
     lines = []
     if terms.fee:
         lines.append(_line(LineKind.FEE, terms.tier_name, Decimal(1), Fraction(terms.fee), (), terms.currency))
+    positions = {charge.id: charge.position for charge in terms.charges}
+    used = _by_pool(terms, usage)
+    for meter_id, pools in pools_of_terms(terms, terms.id).items():
+        code = next(charge.meter_code for charge in terms.charges if charge.meter_id == meter_id)
+        for pool in pools.by_key.values():
+            lines += _pool_lines(terms, pool, used.get((meter_id, pool.key), ()), code, positions)
+    return _quote(lines, terms.currency)
+
+
+def clamped_events(price: Price, quantity: Decimal, events: int) -> Decimal:
+    """Return what so many events that are alike come to under bounds per event; nothing where there was none."""
+    if not events or not price.clamps_events:
+        return _ZERO
+    each = clamp_event(price, precise(Fraction(quantity) / events))
+    with exact():
+        return each * events
+
+
+def _by_pool(
+    terms: VersionTerms, usage: Sequence[QuotedUsage]
+) -> dict[tuple[int, str], list[tuple[DimensionSet, QuotedUsage]]]:
     meters = {meter.code: meter for meter in Meter.objects.filter(code__in={one.meter for one in usage})}
+    by_meter = pools_of_terms(terms, terms.id)
     used: dict[tuple[int, str], list[tuple[DimensionSet, QuotedUsage]]] = {}
     for index, one in enumerate(usage):
         meter = meters.get(one.meter)
-        pools = pools_of_version(version.pk).get(meter.pk) if meter else None
+        pools = by_meter.get(meter.pk) if meter else None
         if meter is None or pools is None:
             message = f"is not charged by version {terms.number} of {terms.tier_code}"
             raise Invalid(
                 "The usage cannot be priced.", errors=[FieldError(f"usage.{index}.meter", "unknown", message)]
             )
-        names = tuple((name, one.dimensions.get(name, "")) for name in sorted(meter.dimensions))
+        names = dimension_names(meter, one.dimensions)
         used.setdefault((meter.pk, pools.key_for(names)), []).append((names, one))
-    for (meter_id, key), parts in used.items():
-        pool = pools_of_version(version.pk)[meter_id].by_key[key]
-        lines += _pool_lines(version, pool, parts, terms.currency)
-    return _quote(lines, terms.currency)
+    return used
+
+
+def dimension_names(meter: Meter, dimensions: Mapping[str, str]) -> DimensionSet:
+    """Return the values by which usage is folded: one for each dimension that the meter declares, empty where it is not named."""
+    return tuple((name, dimensions.get(name, "")) for name in sorted(meter.dimensions))
 
 
 def _pool_lines(
-    version: TierVersion, pool: Pool, parts: Sequence[tuple[DimensionSet, QuotedUsage]], currency: str
+    terms: VersionTerms,
+    pool: Pool,
+    parts: Sequence[tuple[DimensionSet, QuotedUsage]],
+    meter: str,
+    positions: Mapping[ChargeId, int],
 ) -> list[QuotedLine]:
     quantities: dict[DimensionSet, Decimal] = {}
     events: dict[DimensionSet, int] = {}
     clamped: dict[DimensionSet, Decimal] = {}
     for names, one in parts:
+        charge = match(pool.charges, names)
+        amount = clamped_events(charge.price, one.quantity, one.events) if charge else _ZERO
         with exact():
             quantities[names] = quantities.get(names, _ZERO) + one.quantity
+            clamped[names] = clamped.get(names, _ZERO) + amount
         events[names] = events.get(names, 0) + one.events
-        for charge in pool.charges:
-            if charge.price.clamps_events:
-                with exact():
-                    clamped[names] = clamped.get(names, _ZERO) + clamp_event(charge.price, one.quantity)
     with exact():
         total = sum(quantities.values(), _ZERO)
     _, overage = split(total, [("included", pool.included)])
-    priced = price_pool([SegmentUsage(version.pk, quantities, overage, events, clamped)], pool.charges)
-    meter = parts[0][1].meter
-    return [line for part in priced.parts for line in _part_lines(part, priced, pool, meter, currency)]
+    priced = price_pool([SegmentUsage(terms.id, quantities, overage, events, clamped)], pool.charges)
+    return [line for part in priced.parts for line in _part_lines(part, pool, meter, terms.currency, positions)]
 
 
-def _part_lines(part: PricedPart, priced: PricedPool, pool: Pool, meter: str, currency: str) -> list[QuotedLine]:
+def _part_lines(
+    part: PricedPart, pool: Pool, meter: str, currency: str, positions: Mapping[ChargeId, int]
+) -> list[QuotedLine]:
     charge = next(one for one in pool.charges if one.charge_id == part.charge_id)
+    position = positions[part.charge_id]
     words = usage_words(
         meter=meter, dimensions=sorted(charge.dimensions.items()), included=pool.included, minimum=False
     )
@@ -135,9 +175,10 @@ def _part_lines(part: PricedPart, priced: PricedPool, pool: Pool, meter: str, cu
     lines = []
     if part.quantity or part.amount:
         quantity = precise(part.quantity)
-        lines.append(_line(LineKind.OVERAGE, words, quantity, part.amount, components, currency))
+        lines.append(_line(LineKind.OVERAGE, words, quantity, part.amount, components, currency, position))
     if part.top_up:
-        lines.append(_line(LineKind.MINIMUM, f"{words}, minimum spend", _ZERO, part.top_up, (), currency))
+        words = f"{words}, minimum spend"
+        lines.append(_line(LineKind.MINIMUM, words, _ZERO, part.top_up, (), currency, position))
     return lines
 
 
@@ -148,8 +189,11 @@ def _line(
     amount: Fraction,
     components: tuple[dict[str, Any], ...],
     currency: str,
+    charge: int | None = None,
 ) -> QuotedLine:
-    return QuotedLine(kind.value, description, quantity, quantize(amount, currency), precise(amount), components)
+    return QuotedLine(
+        kind.value, description, quantity, quantize(amount, currency), precise(amount), components, charge
+    )
 
 
 def _quote(lines: Sequence[QuotedLine], currency: str) -> Quote:

@@ -79,8 +79,8 @@ def _fall(price: Price, band: int) -> Cliff | None:
     first = top + 1 if whole else top
     if recovered is not None and recovered <= first:
         return None
-    ends_at = None if recovered is None else _usage(price.transform, recovered - 1 if whole else recovered)
-    return Cliff(band, _usage(price.transform, top), ends_at, amount)
+    ends_at = None if recovered is None else usage_before(price.transform, recovered - 1 if whole else recovered)
+    return Cliff(band, usage_before(price.transform, top), ends_at, amount)
 
 
 def _recoveries(price: Price, band: int, amount: Fraction) -> Iterator[Fraction]:
@@ -101,7 +101,7 @@ def _recoveries(price: Price, band: int, amount: Fraction) -> Iterator[Fraction]
             yield reached
 
 
-def _usage(transform: Transform | None, units: Fraction) -> Fraction:
+def usage_before(transform: Transform | None, units: Fraction) -> Fraction:
     """Return the meter's units up to which there are at most so many transformed ones, whole where the transform rounds."""
     if transform is None:
         return units

@@ -117,13 +117,6 @@ def compared(left: Sequence[Term], right: Sequence[Term]) -> list[ComparedTerm]:
     return [ComparedTerm(label, before.get(label), after.get(label)) for label in labels]
 
 
-def describe_differences(
-    left: Mapping[str, Any], right: Mapping[str, Any], meters: Mapping[str, MeterWords]
-) -> list[str]:
-    """Return a line for each term that differs; none for documents that say the same."""
-    return [one.in_words for one in compared(described(left, meters), described(right, meters)) if one.is_changed]
-
-
 def dimension_words(dimensions: Mapping[str, str]) -> str:
     """
     Write the values that usage must have.

@@ -120,17 +120,18 @@ def _transform(transform: Transform) -> str:
     return f"{verb} by {words.quantity(transform.by)}{_ROUNDINGS[transform.rounding]}"
 
 
-def component_words(component: Mapping[str, Any], unit: str, currency: str) -> str:
+def component_words(component: Mapping[str, Any], unit: str, currency: str, *, is_value: bool = False) -> str:
     """
-    Write how a component of a rated amount (its document) was reached; its total stands apart.
+    Write how a component of a rated amount (its document) was reached; its total stands apart. `is_value`: what is priced is money.
 
     >>> component = {"kind": "band", "band": 2, "quantity": "990000", "unit_amount": "0.0002", "flat_amount": "0", "total": "198"}
     >>> component_words(component, "token", "USD")
     'Band 2: 990,000 tokens × $0.0002'
     """
     number = Decimal(str(component["quantity"]))
-    counted = words.units(words.rounded(number, places=6), unit)
-    price = "" if component["unit_amount"] is None else words.money(Decimal(str(component["unit_amount"])), currency)
+    factor = Decimal(str(component["unit_amount"] or 0))
+    counted = words.money(number, currency) if is_value else words.units(words.rounded(number, places=6), unit)
+    price = words.quantity(factor) if is_value else words.money(factor, currency)
     match component["kind"]:
         case ComponentKind.TRANSFORM:
             return f"Counted as {words.units(number, _CONVERTED)}"
@@ -138,18 +139,16 @@ def component_words(component: Mapping[str, Any], unit: str, currency: str) -> s
             return f"{counted} free"
         case ComponentKind.FLAT:
             return "Flat amount"
-        case ComponentKind.UNITS:
+        case ComponentKind.UNITS | ComponentKind.VALUE:
             return f"{counted} × {price}"
         case ComponentKind.PACKAGES:
             return f"{words.units(number, 'package')} × {price}"
         case ComponentKind.BAND:
             return f"Band {component['band']}: {counted} × {price}{_entry(component, currency)}"
-        case ComponentKind.VALUE:
-            return f"{words.money(number, currency)} × {words.quantity(Decimal(str(component['unit_amount'])))}"
         case ComponentKind.FREE_VALUE:
-            return f"{words.money(number, currency)} of the value free"
+            return f"{counted} of the value free"
         case ComponentKind.EVENTS:
-            return f"{words.units(number, 'event')} × {price}"
+            return f"{words.units(number, 'event')} × {words.money(factor, currency)}"
         case ComponentKind.FREE_EVENTS:
             return f"{words.units(number, 'event')} free"
         case ComponentKind.CLAMPED_EVENTS:
