@@ -11,7 +11,7 @@ from invoices.core.lines import LineKind, usage_words
 from metering.core.burndown import split
 from metering.core.measuring import DimensionSet
 from metering.core.overage import ChargeId, PricedPart, SegmentUsage, match, price_pool
-from metering.core.pools import Pool
+from metering.core.pools import MeterPools, Pool
 from metering.selectors.terms import pools_of_terms
 from subscriptions.core.money import exact, precise, quantize
 from subscriptions.core.pricing import RATES_WHOLE_VALUE, Price, clamp_event, rate
@@ -97,12 +97,13 @@ def quote_terms(*, terms: VersionTerms, usage: Sequence[QuotedUsage]) -> Quote:
     lines = []
     if terms.fee:
         lines.append(_line(LineKind.FEE, terms.tier_name, Decimal(1), Fraction(terms.fee), (), terms.currency))
+    meters = Meter.objects.in_bulk({charge.meter_id for charge in terms.charges})
     positions = {charge.id: charge.position for charge in terms.charges}
-    used = _by_pool(terms, usage)
-    for meter_id, pools in pools_of_terms(terms, terms.id).items():
-        code = next(charge.meter_code for charge in terms.charges if charge.meter_id == meter_id)
+    by_meter = pools_of_terms(terms, terms.id)
+    used = _by_pool(terms, {meter.code: meter for meter in meters.values()}, by_meter, usage)
+    for meter_id, pools in by_meter.items():
         for pool in pools.by_key.values():
-            lines += _pool_lines(terms, pool, used.get((meter_id, pool.key), ()), code, positions)
+            lines += _pool_lines(terms, pool, used.get((meter_id, pool.key), ()), meters[meter_id].name, positions)
     return _quote(lines, terms.currency)
 
 
@@ -116,19 +117,20 @@ def clamped_events(price: Price, quantity: Decimal, events: int) -> Decimal:
 
 
 def _by_pool(
-    terms: VersionTerms, usage: Sequence[QuotedUsage]
+    terms: VersionTerms,
+    meters: Mapping[str, Meter],
+    by_meter: Mapping[int, MeterPools],
+    usage: Sequence[QuotedUsage],
 ) -> dict[tuple[int, str], list[tuple[DimensionSet, QuotedUsage]]]:
-    meters = {meter.code: meter for meter in Meter.objects.filter(code__in={one.meter for one in usage})}
-    by_meter = pools_of_terms(terms, terms.id)
     used: dict[tuple[int, str], list[tuple[DimensionSet, QuotedUsage]]] = {}
     for index, one in enumerate(usage):
         meter = meters.get(one.meter)
-        pools = by_meter.get(meter.pk) if meter else None
-        if meter is None or pools is None:
+        if meter is None:
             message = f"is not charged by version {terms.number} of {terms.tier_code}"
             raise Invalid(
                 "The usage cannot be priced.", errors=[FieldError(f"usage.{index}.meter", "unknown", message)]
             )
+        pools = by_meter[meter.pk]
         names = dimension_names(meter, one.dimensions)
         used.setdefault((meter.pk, pools.key_for(names)), []).append((names, one))
     return used
@@ -168,16 +170,15 @@ def _part_lines(
 ) -> list[QuotedLine]:
     charge = next(one for one in pool.charges if one.charge_id == part.charge_id)
     position = positions[part.charge_id]
-    words = usage_words(
-        meter=meter, dimensions=sorted(charge.dimensions.items()), included=pool.included, minimum=False
-    )
-    components = tuple(component.document() for component in part.components)
+    dimensions = sorted(charge.dimensions.items())
     lines = []
     if part.quantity or part.amount:
+        words = usage_words(meter=meter, dimensions=dimensions, included=pool.included)
+        components = tuple(component.document() for component in part.components)
         quantity = precise(part.quantity)
         lines.append(_line(LineKind.OVERAGE, words, quantity, part.amount, components, currency, position))
     if part.top_up:
-        words = f"{words}, minimum spend"
+        words = usage_words(meter=meter, dimensions=dimensions, included=None, minimum=True)
         lines.append(_line(LineKind.MINIMUM, words, _ZERO, part.top_up, (), currency, position))
     return lines
 

@@ -70,8 +70,8 @@ def points_to_draw(turns: Iterable[Fraction], end: Fraction, *, steps: int) -> l
     """
     Return `steps` equal steps from 0 to `end`, and with them each turning point on the way and the unit after it.
 
-    >>> [int(point) for point in points_to_draw([Fraction(10)], Fraction(40), steps=2)]
-    [0, 10, 11, 20, 40]
+    >>> [int(point) for point in points_to_draw([Fraction(10)], Fraction(400), steps=2)]
+    [0, 10, 11, 200, 400]
     """
     near = unit_after(end)
     turning = [point for turn in turns for point in (turn, turn + near) if point < end]
