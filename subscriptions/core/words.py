@@ -111,6 +111,29 @@ def percent(number: Decimal | Fraction) -> str:
     return f"{quantity(number)} %"
 
 
+def short(number: Decimal | Fraction) -> str:
+    """
+    Write a number for the axis of a drawing, where it is a round one.
+
+    >>> short(Decimal(1_500_000)), short(Decimal(20_000)), short(Decimal("0.0002")), short(Decimal(2_500))
+    ('1.5M', '20k', '0.0002', '2,500')
+    """
+    for size, letter in ((10**12, "T"), (10**9, "bn"), (10**6, "M"), (10**4, "k")):
+        if abs(number) >= size:
+            return f"{quantity(Fraction(number) / (1000 if letter == 'k' else size))}{letter}"
+    return quantity(number)
+
+
+def short_money(amount: Decimal | Fraction, currency: str) -> str:
+    """
+    Write a round amount for the axis of a drawing.
+
+    >>> short_money(Decimal(-20_000), "USD"), short_money(Decimal("0.0002"), "USD")
+    ('−$20k', '$0.0002')
+    """
+    return f"{'−' if amount < 0 else ''}{_symbol(currency)}{short(abs(amount))}"
+
+
 @lru_cache(maxsize=256)
 def _symbol(currency: str) -> str:
     symbol = str(get_currency_symbol(currency, locale="en_US"))
