@@ -22,6 +22,7 @@ from subscriptions.models import Meter
 from subscriptions.selectors.catalog import UsageCharge, VersionTerms
 
 CURVE_STEPS = 40
+SLIDER_STEPS = 1000
 _PLACES = 12
 _ZERO = Decimal(0)
 
@@ -55,6 +56,11 @@ class Dial:
         return bool(self.charge.price.fixed_amount) or self.charge.price.clamps_events
 
     @property
+    def step(self) -> Decimal:
+        """How far one step of a slider goes."""
+        return precise(Fraction(self.end) / SLIDER_STEPS)
+
+    @property
     def usage(self) -> QuotedUsage:
         """The usage as a quote takes it."""
         return QuotedUsage(self.charge.meter_code, dict(self.charge.dimensions), self.quantity, self.events)
@@ -64,8 +70,11 @@ class Dial:
 class Calculation:
     """A billing period's invoice, and which of the usage these terms do not price."""
 
+    terms: VersionTerms
     quote: Quote
     unpriced: tuple[QuotedUsage, ...]
+    # Of the terms' charges, by id.
+    meters: Mapping[int, Meter]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +116,14 @@ def dials(terms: VersionTerms, usage: Mapping[UsageKey, tuple[Decimal, int]]) ->
 
 def calculate(terms: VersionTerms, usage: Sequence[QuotedUsage]) -> Calculation:
     """Return the invoice of a billing period with this usage; what the terms do not price is set apart."""
-    charged = {charge.meter_code: charge.meter_id for charge in terms.charges}
-    meters = Meter.objects.in_bulk({charged[one.meter] for one in usage if one.meter in charged})
+    meters = Meter.objects.in_bulk({charge.meter_id for charge in terms.charges})
+    by_code = {meter.code: meter for meter in meters.values()}
     priced, unpriced = [], []
     for one in usage:
-        found = _charge_for(terms, meters[charged[one.meter]], one.dimensions) if one.meter in charged else None
-        (priced if found else unpriced).append(one)
-    return Calculation(quote_terms(terms=terms, usage=priced), tuple(one for one in unpriced if one.quantity))
+        is_priced = one.meter in by_code and _charge_for(terms, by_code[one.meter], one.dimensions)
+        (priced if is_priced else unpriced).append(one)
+    missed = tuple(one for one in unpriced if one.quantity)
+    return Calculation(terms, quote_terms(terms=terms, usage=priced), missed, meters)
 
 
 def curves(dial: Dial, versions: Iterable[VersionTerms]) -> list[list[CurvePoint]]:

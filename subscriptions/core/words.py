@@ -128,9 +128,11 @@ def short_money(amount: Decimal | Fraction, currency: str) -> str:
     """
     Write a round amount for the axis of a drawing.
 
-    >>> short_money(Decimal(-20_000), "USD"), short_money(Decimal("0.0002"), "USD")
-    ('−$20k', '$0.0002')
+    >>> short_money(Decimal(-20_000), "USD"), short_money(Decimal("0.0002"), "USD"), short_money(Decimal("7.5"), "USD")
+    ('−$20k', '$0.0002', '$7.50')
     """
+    if Fraction(amount).denominator != 1 and abs(amount) < 10_000:
+        return money(amount, currency)
     return f"{'−' if amount < 0 else ''}{_symbol(currency)}{short(abs(amount))}"
 
 

@@ -118,6 +118,12 @@ def tiers_with_live_number(*, at: datetime) -> QuerySet[Tier]:
     return Tier.objects.annotate(live_number=Subquery(newest, output_field=IntegerField()))
 
 
+def live_versions(*, at: datetime) -> QuerySet[TierVersion]:
+    """Return each tier's `live_version`, where it has one."""
+    newest = _live(at).filter(version__tier=OuterRef("tier")).values("version")[:1]
+    return TierVersion.objects.filter(pk=Subquery(newest))
+
+
 def _live(at: datetime) -> QuerySet[Publication]:
     taken_effect = Publication.objects.filter(undone_at__isnull=True, effective_at__lte=at)
     return taken_effect.order_by("-effective_at", "-version__number")

@@ -8,11 +8,12 @@ All or nothing: one transaction, by the same writers as every other door.
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from hashlib import sha256
 from typing import Any
 
 from django.db import transaction
 
-from billing_site.http.problems import Invalid
+from billing_site.http.problems import DomainError, Invalid
 from billing_site.http.wire import parse_timestamp
 from subscriptions.core.differences import differences
 from subscriptions.core.documents import Reading, join
@@ -48,13 +49,24 @@ class InvalidCatalog(Invalid):
     title = "The catalogue cannot be imported"
 
 
+class ChangedSinceSeen(DomainError):
+    """The text or the catalogue is not what it was when its changes were shown."""
+
+    status = 412
+    code = "stale"
+    title = "The changes are not those that were shown"
+
+
 @transaction.atomic
-def import_catalog(*, text: str, now: datetime, actor: str, dry_run: bool = False) -> list[str]:
+def import_catalog(
+    *, text: str, now: datetime, actor: str, dry_run: bool = False, seen: str | None = None
+) -> list[str]:
     """
     Bring the catalogue to what a text says, and return in words what that changes; nothing for the text of `catalog_text`.
 
     A version with publications that is missing or a draft here is published with them, as by any other door (`now` is wall time). With `dry_run` all is done and
-    taken back. Raises InvalidCatalog (422), also for a change of what is final: how a meter counts, a published version.
+    taken back. `seen` is the digest of what a dry run has told: anything else is not done. Raises InvalidCatalog (422), also for a change of
+    what is final: how a meter counts, a published version; ChangedSinceSeen (412).
     """
     try:
         document = read_yaml(text)
@@ -69,7 +81,19 @@ def import_catalog(*, text: str, now: datetime, actor: str, dry_run: bool = Fals
     after = _by_name(catalog_document())
     if dry_run:
         transaction.set_rollback(True)
-    return list(_in_words(before, after))
+    changes = _in_words(before, after)
+    if seen is not None and seen != changes_digest(text, changes):
+        raise ChangedSinceSeen(
+            "The text, or the catalogue, has changed since its changes were shown; look at them again."
+        )
+    return changes
+
+
+def changes_digest(text: str, changes: Sequence[str]) -> str:
+    """Return what stands for a text and what it was said to change, for a form to send back."""
+    # Browsers send a text's line breaks in another form than they got them.
+    said = [*text.splitlines(), *changes]
+    return sha256(json.dumps(said).encode()).hexdigest()
 
 
 def _by_name(document: Mapping[str, Any]) -> dict[str, Any]:
