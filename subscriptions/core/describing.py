@@ -245,7 +245,7 @@ def _feature(value: object) -> str:
             return "yes" if value else "no"
         case int():
             return f"{value:,}"
-    return str(value) or "nothing"
+    return f"“{value}”"
 
 
 def _without_what_follows(left: str, right: str) -> str:

@@ -1,5 +1,6 @@
 """Versions in words, for people who set prices: one whole, two side by side, and what changes from one to the other."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,4 +36,13 @@ def _document(version: VersionOrDocument) -> Mapping[str, Any]:
 def _meters(*documents: Mapping[str, Any]) -> dict[str, MeterWords]:
     charges = [charge for document in documents for charge in document.get("charges") or ()]
     codes = {str(charge["meter"]) for charge in charges if charge.get("meter")}
-    return {meter.code: MeterWords(meter.name, meter.unit) for meter in Meter.objects.filter(code__in=codes)}
+    meters = Meter.objects.filter(code__in=codes)
+    names = Counter(meter.name for meter in meters)
+    return {
+        # Terms are told apart by what they are called: meters of one name are called by their codes, too.
+        meter.code: MeterWords(
+            meter.name if names[meter.name] == 1 else f"{meter.name} [{meter.code}]",
+            meter.unit,
+        )
+        for meter in meters
+    }
