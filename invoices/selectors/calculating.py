@@ -13,7 +13,7 @@ from math import ceil
 from invoices.selectors.quoting import Quote, QuotedUsage, clamped_events, dimension_names, quote_terms
 from metering.core.burndown import split
 from metering.core.overage import ChargeTerms, SegmentUsage, price_pool
-from metering.core.pools import Pool
+from metering.core.pools import MeterPools, Pool
 from metering.selectors.terms import pools_of_terms
 from subscriptions.core.curves import plausible_end, points_to_draw, rounded_up, turning_points
 from subscriptions.core.money import precise, round_half_up
@@ -118,9 +118,10 @@ def calculate(terms: VersionTerms, usage: Sequence[QuotedUsage]) -> Calculation:
     """Return the invoice of a billing period with this usage; what the terms do not price is set apart."""
     meters = Meter.objects.in_bulk({charge.meter_id for charge in terms.charges})
     by_code = {meter.code: meter for meter in meters.values()}
+    pools = pools_of_terms(terms, terms.id)
     priced, unpriced = [], []
     for one in usage:
-        is_priced = one.meter in by_code and _charge_for(terms, by_code[one.meter], one.dimensions)
+        is_priced = one.meter in by_code and _charge_for(pools, by_code[one.meter], one.dimensions)
         (priced if is_priced else unpriced).append(one)
     missed = tuple(one for one in unpriced if one.quantity)
     return Calculation(terms, quote_terms(terms=terms, usage=priced), missed, meters)
@@ -133,7 +134,8 @@ def curves(dial: Dial, versions: Iterable[VersionTerms]) -> list[list[CurvePoint
     The usage is taken to be the only one, so that all of a shared allowance covers it, and its events to be of one size. The points go from
     nothing to beyond the usage that was entered and every turn of either price.
     """
-    priced = [_charge_for(version, dial.meter, dict(dial.charge.dimensions)) for version in versions]
+    dimensions = dict(dial.charge.dimensions)
+    priced = [_charge_for(pools_of_terms(terms, terms.id), dial.meter, dimensions) for terms in versions]
     turns = sorted({turn for found in priced if found for turn in _turns(*found)})
     beyond = [Fraction(dial.quantity) * 11 / 10, *(turn * 5 / 4 for turn in turns)]
     end = max(Fraction(dial.end), rounded_up(max(beyond)))
@@ -142,9 +144,11 @@ def curves(dial: Dial, versions: Iterable[VersionTerms]) -> list[list[CurvePoint
     return [_curve(dial, *found, points, jumps) if found else [] for found in priced]
 
 
-def _charge_for(terms: VersionTerms, meter: Meter, dimensions: Mapping[str, str]) -> tuple[Pool, ChargeTerms] | None:
+def _charge_for(
+    by_meter: Mapping[int, MeterPools], meter: Meter, dimensions: Mapping[str, str]
+) -> tuple[Pool, ChargeTerms] | None:
     """Return what prices usage with these values, and its pool; None where nothing does."""
-    pools = pools_of_terms(terms, terms.id).get(meter.pk)
+    pools = by_meter.get(meter.pk)
     names = dimension_names(meter, dimensions)
     charge = pools.charge_for(names) if pools else None
     return (pools.by_key[pools.key_for(names)], charge) if pools and charge else None

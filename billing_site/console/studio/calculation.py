@@ -41,20 +41,19 @@ def fragment(
     entered = [each.usage for each in made]
     calculation = calculate(terms, entered)
     compared = calculate(terms_of(other.pk), entered) if other else None
+    other_name = version_name(other) if other else ""
     context = {
         "dials": [_dial(each, terms.currency) for each in made],
         "drawn": made.index(dial) if dial else None,
-        "versions": [(one.pk, version_name(one), one == other) for one in choices],
+        "versions": [(one.pk, _choice_name(one, version), one == other) for one in choices],
         "period": every(terms.cadence.interval, terms.cadence.count),
         "name": version_name(version),
         "used": [_used(each, terms.currency) for each in made if each.quantity],
         "invoice": _invoice(calculation),
-        "other_name": version_name(other) if other else "",
+        "other_name": other_name,
         "other_invoice": _invoice(compared) if compared else None,
         "difference": _difference(calculation, compared) if compared else "",
-        "charts": price_curves(dial, terms, compared.terms if compared else None, version_name(other) if other else "")
-        if dial
-        else [],
+        "charts": price_curves(dial, terms, compared.terms if compared else None, other_name) if dial else [],
     }
     return render_to_string("studio/calculator.html", context)
 
@@ -62,6 +61,10 @@ def fragment(
 def version_name(version: TierVersion) -> str:
     """Return how a version is called: "Growth version 2 (draft)"."""
     return f"{version.tier.name} version {version.number}{'' if version.is_published else ' (draft)'}"
+
+
+def _choice_name(one: TierVersion, version: TierVersion) -> str:
+    return "this version as it is saved" if one == version else version_name(one)
 
 
 def _dial(dial: Dial, currency: str) -> dict[str, Any]:

@@ -23,8 +23,10 @@ from subscriptions.selectors.catalog import live_version, terms_of
 from subscriptions.selectors.choosing import versions_to_compare
 from subscriptions.selectors.clock import wall_now
 from subscriptions.services.draft_terms import terms_of_document
+from subscriptions.services.reading import listed
 
 USAGE_MAX = 200
+FAULTS_SHOWN = 3
 _EVENTS = NumberRule(whole=True, at_most=Decimal(10**12))
 
 
@@ -78,16 +80,23 @@ def _against(version: TierVersion, question: Question, now: datetime) -> TierVer
 def _read(body: object) -> Question:
     reading = Reading()
     given = reading.members(body, path="", known=("document", "usage", "against", "drawn")) or {}
+    usage = _usage(given.get("usage", []), reading)
+    against, drawn = given.get("against"), given.get("drawn", 0)
+    for name, value in (("against", against), ("drawn", drawn)):
+        if value is not None and (type(value) is not int or abs(value) >= 2**63):
+            reading.fault(name, "not_whole", "must be a whole number")
+    if reading.faults:
+        named = (f"{fault.path.rpartition('.')[2]} {fault.message}" for fault in reading.faults[:FAULTS_SHOWN])
+        raise Invalid(f"{'; '.join(named)}.".capitalize(), errors=reading.faults)
+    is_silent = not (isinstance(body, Mapping) and "against" in body)
+    return Question(given.get("document"), usage, against, is_silent, drawn)
+
+
+def _usage(entries: object, reading: Reading) -> dict[UsageKey, tuple[Decimal, int]]:
     usage: dict[UsageKey, tuple[Decimal, int]] = {}
-    entries = given.get("usage", [])
-    if not isinstance(entries, list) or len(entries) > USAGE_MAX:
-        reading.fault("usage", "not_a_list", f"must be a list of at most {USAGE_MAX}")
-        entries = []
-    for index, entry in enumerate(entries):
+    for index, entry in enumerate(listed(entries, "usage", reading, at_most=USAGE_MAX)):
         where = f"usage.{index}"
-        one = reading.members(entry, path=where, known=("meter", "dimensions", "quantity", "events"))
-        if one is None:
-            continue
+        one = reading.members(entry, path=where, known=("meter", "dimensions", "quantity", "events")) or {}
         quantity = reading.number(one.get("quantity", 0), f"{where}.quantity", ANY_NUMBER)
         events = reading.number(one.get("events", 1), f"{where}.events", _EVENTS)
         dimensions = one.get("dimensions", {})
@@ -96,18 +105,7 @@ def _read(body: object) -> Question:
         elif quantity is not None and events is not None:
             key = str(one.get("meter")), tuple(sorted((str(name), str(value)) for name, value in dimensions.items()))
             usage[key] = quantity, int(events)
-    against, drawn = given.get("against"), given.get("drawn", 0)
-    for name, value in (("against", against), ("drawn", drawn)):
-        if value is not None and (type(value) is not int or abs(value) >= 2**63):
-            reading.fault(name, "not_whole", "must be a whole number")
-    if reading.faults:
-        raise Invalid(_usage_fault(reading), errors=reading.faults)
-    is_silent = not (isinstance(body, Mapping) and "against" in body)
-    return Question(given.get("document"), usage, against, is_silent, drawn)
-
-
-def _usage_fault(reading: Reading) -> str:
-    return "; ".join(f"{fault.path.rpartition('.')[2]} {fault.message}" for fault in reading.faults[:3])
+    return usage
 
 
 paths: list[URLPattern] = [path("versions/<int:pk>/calculate/", answer, name="studio_calculate")]
