@@ -48,6 +48,12 @@ def test_without_two_versions_the_page_asks_which(versions, left, right):
     assert "Choose two versions" in answer.content.decode()
 
 
+def test_a_version_alone_is_compared_with_what_is_live(versions):
+    _, draft = versions
+    html = sign_in("product").get("/admin/studio/compare/", {"right": draft.pk}).content.decode()
+    assert "What changes from Growth version 1 to Growth version 2 (draft)" in html
+
+
 def test_who_may_look_may_compare(versions):
     assert compare(role="read-only").status_code == 200
     assert sign_in(None, "bob").get("/admin/studio/compare/").status_code == 403

@@ -87,7 +87,7 @@ def _read(body: object) -> Question:
             reading.fault(name, "not_whole", "must be a whole number")
     if reading.faults:
         named = (f"{fault.path.rpartition('.')[2]} {fault.message}" for fault in reading.faults[:FAULTS_SHOWN])
-        raise Invalid(f"{'; '.join(named)}.".capitalize(), errors=reading.faults)
+        raise Invalid(f"What was sent cannot be read: {'; '.join(named)}.", errors=reading.faults)
     is_silent = not (isinstance(body, Mapping) and "against" in body)
     return Question(given.get("document"), usage, against, is_silent, drawn)
 

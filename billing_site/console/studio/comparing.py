@@ -9,7 +9,7 @@ from billing_site.console.studio.calculation import version_name
 from billing_site.console.studio.pages import MAY_LOOK, page, permitted
 from subscriptions.core.describing import ComparedTerm
 from subscriptions.models import TierVersion
-from subscriptions.selectors.catalog import with_parts
+from subscriptions.selectors.catalog import live_version, with_parts
 from subscriptions.selectors.choosing import versions_to_compare
 from subscriptions.selectors.clock import wall_now
 from subscriptions.selectors.describing import versions_side_by_side
@@ -20,10 +20,13 @@ _KEY_DIGITS_MAX = 18
 @require_safe
 @permitted(MAY_LOOK)
 def show(request: HttpRequest) -> TemplateResponse:
-    """Compare the versions `left` and `right`; without both, ask which."""
-    left, right = _chosen(request, "left"), _chosen(request, "right")
+    """Compare the versions `left` and `right`; where `right` alone is named, with what is live of its tier; else ask which."""
+    now = wall_now()
+    left, right = _chosen(request.GET.get("left", "")), _chosen(request.GET.get("right", ""))
+    if right and "left" not in request.GET and (live := live_version(right.tier, at=now)):
+        left = _chosen(str(live.pk))
     of_tier = left or right
-    offered = versions_to_compare(of_tier.tier if of_tier else None, at=wall_now())
+    offered = versions_to_compare(of_tier.tier if of_tier else None, at=now)
     context = {"choices": [(label, _options(offered, one)) for label, one in (("left", left), ("right", right))]}
     if left and right:
         terms = versions_side_by_side(left, right)
@@ -38,8 +41,7 @@ def show(request: HttpRequest) -> TemplateResponse:
     return page(request, "studio/compare.html", title="Compare two versions", **context)
 
 
-def _chosen(request: HttpRequest, name: str) -> TierVersion | None:
-    key = request.GET.get(name, "")
+def _chosen(key: str) -> TierVersion | None:
     if not (key.isascii() and key.isdecimal() and len(key) <= _KEY_DIGITS_MAX):
         return None
     return with_parts(TierVersion.objects.filter(pk=key)).first()
