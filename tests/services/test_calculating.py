@@ -106,7 +106,7 @@ def test_dials_offer_what_each_charge_prices_and_keep_what_was_entered():
     terms = terms_of(version.pk)
     entered = {key_of(terms.charges[1]): (Decimal(77), 3)}
     everything, some = dials(terms, entered)
-    assert (everything.end, everything.quantity, some.quantity, some.events) == (2_000_000, 1_000_000, 77, 3)
+    assert (everything.end, everything.quantity, some.quantity, some.events) == (2_500_000, 1_250_000, 77, 3)
     assert (some.end, some.step) == (10_000, 10)
 
 

@@ -19,17 +19,17 @@ def lines(figure):
 
 
 def test_a_drawing_is_well_formed_and_named():
-    figure, _ = drawn(Series("<b>ours</b>", [(0, 0), (100, 5)]))
+    figure, _ = drawn(Series("<b>ours</b>", [(0, 0), (100, 4)]))
     svg = figure.find("svg")
     assert (svg.get("role"), svg.get("aria-label")) == ("img", "Price & more")
     assert svg.find("title").text == "Price & more"
     assert "<b>ours</b>" in svg.find("desc").text
     texts = [text.text for text in svg.iter("text")]
-    assert {"Tokens", "Price", "0", "100", "$0", "$5"} <= set(texts)
+    assert {"Tokens", "Price", "0", "100", "$0", "$4"} <= set(texts)
 
 
 def test_a_line_goes_from_corner_to_corner():
-    figure, _ = drawn(Series("ours", [(Decimal(0), Fraction(0)), (Decimal(100), Fraction(5))]))
+    figure, _ = drawn(Series("ours", [(Decimal(0), Fraction(0)), (Decimal(100), Fraction(4))]))
     assert [line.get("d") for line in lines(figure)] == ["M62.0 186.0L346.0 12.0"]
 
 

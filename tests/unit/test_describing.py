@@ -55,8 +55,8 @@ def test_fee_allowance_and_features_are_said_as_people_say_them():
     assert changes(version(features={"sso": False, "old": True}), right) == [
         "Fee: $99.00 → $89.00 every month, in advance",
         "Allowance of Tokens: 10,000 tokens → 12,000 tokens",
-        "Feature max_projects: new, 10",
         "Feature old: gone, was yes",
+        "Feature max_projects: new, 10",
         "Feature plan: new, “gold”",
         "Feature sso: no → yes",
     ]
