@@ -119,7 +119,8 @@ def calculate(terms: VersionTerms, usage: Sequence[QuotedUsage]) -> Calculation:
     meters = Meter.objects.in_bulk({charge.meter_id for charge in terms.charges})
     by_code = {meter.code: meter for meter in meters.values()}
     pools = pools_of_terms(terms, terms.id)
-    priced, unpriced = [], []
+    priced: list[QuotedUsage] = []
+    unpriced: list[QuotedUsage] = []
     for one in usage:
         is_priced = one.meter in by_code and _charge_for(pools, by_code[one.meter], one.dimensions)
         (priced if is_priced else unpriced).append(one)

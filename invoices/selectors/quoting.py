@@ -98,7 +98,7 @@ def quote_terms(*, terms: VersionTerms, usage: Sequence[QuotedUsage]) -> Quote:
     if terms.fee:
         lines.append(_line(LineKind.FEE, terms.tier_name, Decimal(1), Fraction(terms.fee), (), terms.currency))
     meters = Meter.objects.in_bulk({charge.meter_id for charge in terms.charges})
-    positions = {charge.id: charge.position for charge in terms.charges}
+    positions: dict[ChargeId, int] = {charge.id: charge.position for charge in terms.charges}
     by_meter = pools_of_terms(terms, terms.id)
     used = _by_pool(terms, {meter.code: meter for meter in meters.values()}, by_meter, usage)
     for meter_id, pools in by_meter.items():

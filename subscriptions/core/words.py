@@ -12,24 +12,27 @@ from babel.numbers import get_currency_symbol
 
 from subscriptions.core.money import minor_units, plain, precise, round_half_up
 
+Number = Decimal | Fraction | int
+
 ABOUT_DIGITS = 4
+_THOUSANDS_FROM = 10_000
 
 
-def money(amount: Decimal | Fraction, currency: str) -> str:
+def money(amount: Number, currency: str) -> str:
     """
     Write an amount with its sign, the currency's symbol, thousands apart, and no fewer decimals than the currency has.
 
     >>> money(Decimal("0.000200"), "USD"), money(Decimal(-1234), "EUR"), money(Decimal(499), "JPY"), money(Decimal("1.5"), "CHF")
     ('$0.0002', '−€1,234.00', '¥499', 'CHF 1.50')
     """
-    number = precise(amount)
+    number = precise(Fraction(amount))
     whole, _, decimals = plain(number.copy_abs()).partition(".")
     decimals = decimals.ljust(minor_units(currency), "0")
     written = f"{int(whole):,}" + (f".{decimals}" if decimals else "")
     return f"{'−' if number < 0 else ''}{_symbol(currency)}{written}"
 
 
-def about_money(amount: Decimal | Fraction, currency: str) -> str:
+def about_money(amount: Number, currency: str) -> str:
     """
     Write an amount for comparing: to the currency's smallest unit, or to ABOUT_DIGITS digits where it is smaller than 1.
 
@@ -39,7 +42,7 @@ def about_money(amount: Decimal | Fraction, currency: str) -> str:
     return money(rounded(amount, places=minor_units(currency)), currency)
 
 
-def rounded(number: Decimal | Fraction, *, places: int) -> Decimal:
+def rounded(number: Number, *, places: int) -> Decimal:
     """
     Round a number for showing to so many decimals; one below 1 to ABOUT_DIGITS digits instead, where that is more.
 
@@ -49,20 +52,20 @@ def rounded(number: Decimal | Fraction, *, places: int) -> Decimal:
     size, zeros = abs(Fraction(number)), 0
     while 0 < size < 1:
         size, zeros = size * 10, zeros + 1
-    return round_half_up(number, places=max(places, zeros + ABOUT_DIGITS - 1) if zeros else places)
+    return round_half_up(Fraction(number), places=max(places, zeros + ABOUT_DIGITS - 1) if zeros else places)
 
 
-def quantity(number: Decimal | Fraction) -> str:
+def quantity(number: Number) -> str:
     """
     Write a quantity with its thousands apart and nothing superfluous behind the point.
 
     >>> quantity(Decimal("18295870.500")), quantity(Decimal("1E+6"))
     ('18,295,870.5', '1,000,000')
     """
-    return f"{Decimal(plain(precise(number))):,f}"
+    return f"{Decimal(plain(precise(Fraction(number)))):,f}"
 
 
-def units(number: Decimal | Fraction, unit: str) -> str:
+def units(number: Number, unit: str) -> str:
     """
     Write a quantity with its unit, which may be given in either number, or be nothing.
 
@@ -101,7 +104,7 @@ def many(unit: str) -> str:
     return f"{single}es" if single.endswith(("ss", "x", "ch", "sh")) else f"{single}s"
 
 
-def percent(number: Decimal | Fraction) -> str:
+def percent(number: Number) -> str:
     """
     Write a number of hundredths.
 
@@ -111,29 +114,31 @@ def percent(number: Decimal | Fraction) -> str:
     return f"{quantity(number)} %"
 
 
-def short(number: Decimal | Fraction) -> str:
+def short(number: Number) -> str:
     """
     Write a number for the axis of a drawing, where it is a round one.
 
     >>> short(Decimal(1_500_000)), short(Decimal(20_000)), short(Decimal("0.0002")), short(Decimal(2_500))
     ('1.5M', '20k', '0.0002', '2,500')
     """
-    for size, letter in ((10**12, "T"), (10**9, "bn"), (10**6, "M"), (10**4, "k")):
-        if abs(number) >= size:
-            return f"{quantity(Fraction(number) / (1000 if letter == 'k' else size))}{letter}"
-    return quantity(number)
+    exact = Fraction(number)
+    for size, letter in ((10**12, "T"), (10**9, "bn"), (10**6, "M")):
+        if abs(exact) >= size:
+            return f"{quantity(exact / size)}{letter}"
+    return f"{quantity(exact / 1000)}k" if abs(exact) >= _THOUSANDS_FROM else quantity(exact)
 
 
-def short_money(amount: Decimal | Fraction, currency: str) -> str:
+def short_money(amount: Number, currency: str) -> str:
     """
     Write a round amount for the axis of a drawing.
 
     >>> short_money(Decimal(-20_000), "USD"), short_money(Decimal("0.0002"), "USD"), short_money(Decimal("7.5"), "USD")
     ('−$20k', '$0.0002', '$7.50')
     """
-    if Fraction(amount).denominator != 1 and abs(amount) < 10_000:
-        return money(amount, currency)
-    return f"{'−' if amount < 0 else ''}{_symbol(currency)}{short(abs(amount))}"
+    exact = Fraction(amount)
+    if exact.denominator != 1 and abs(exact) < _THOUSANDS_FROM:
+        return money(exact, currency)
+    return f"{'−' if exact < 0 else ''}{_symbol(currency)}{short(abs(exact))}"
 
 
 @lru_cache(maxsize=256)

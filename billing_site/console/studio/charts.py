@@ -7,7 +7,6 @@ table. Colours stand in studio.css. Calculates coordinates only.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from fractions import Fraction
 
 from django.utils.html import format_html, format_html_join
@@ -16,8 +15,8 @@ from django.utils.safestring import SafeString
 from subscriptions.core import words
 from subscriptions.core.curves import rounded_up
 from subscriptions.core.money import round_half_up
+from subscriptions.core.words import Number
 
-Number = Decimal | Fraction | int
 Point = tuple[Number, Number] | None
 """Where a line goes; None breaks it."""
 Writer = Callable[[Number], str]

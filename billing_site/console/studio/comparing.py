@@ -1,5 +1,7 @@
 """Two versions side by side: what changes, in words, all terms of both, and the calculator for the same usage under either."""
 
+from typing import Any
+
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -27,7 +29,9 @@ def show(request: HttpRequest) -> TemplateResponse:
         left = _chosen(str(live.pk))
     of_tier = left or right
     offered = versions_to_compare(of_tier.tier if of_tier else None, at=now)
-    context = {"choices": [(label, _options(offered, one)) for label, one in (("left", left), ("right", right))]}
+    context: dict[str, Any] = {
+        "choices": [(label, _options(offered, one)) for label, one in (("left", left), ("right", right))]
+    }
     if left and right:
         terms = versions_side_by_side(left, right)
         context |= {
