@@ -30,7 +30,7 @@ def test_a_drawing_is_well_formed_and_named():
 
 def test_a_line_goes_from_corner_to_corner():
     figure, _ = drawn(Series("ours", [(Decimal(0), Fraction(0)), (Decimal(100), Fraction(4))]))
-    assert [line.get("d") for line in lines(figure)] == ["M62.0 186.0L346.0 12.0"]
+    assert [line.get("d") for line in lines(figure)] == ["M22.0 186.0L344.0 26.0"]
 
 
 def test_lines_differ_without_colour():
@@ -61,8 +61,8 @@ def test_the_figures_stand_in_a_table():
 
 
 def test_a_place_may_be_pointed_out():
-    assert 'class="mark"' in drawn(Series("ours", [(0, 0), (10, 1)]), mark=5)[1]
-    assert 'class="mark"' not in drawn(Series("ours", [(0, 0), (10, 1)]), mark=50)[1]
+    assert '<path class="mark" d=' in drawn(Series("ours", [(0, 0), (10, 1)]), mark=(5, "used"))[1]
+    assert '<path class="mark" d=' not in drawn(Series("ours", [(0, 0), (10, 1)]), mark=(50, "used"))[1]
 
 
 def test_a_histogram_has_a_bar_and_a_row_for_each_kind():

@@ -23,7 +23,8 @@ Writer = Callable[[Number], str]
 
 # One unit is about a pixel where the drawing is as wide as the narrowest page.
 _WIDTH, _HEIGHT = 360, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 12, 44
+_RIGHT, _TOP, _BOTTOM = 16, 26, 44
+_LETTER = 7
 _ROW, _BAR_LEFT, _BAR_RIGHT = 24, 150, 56
 # The second line is told from the first by its dashes, the third by its dots.
 _DASHES = ("none", "7 4", "2 3")
@@ -55,20 +56,20 @@ def line_chart(
     x: Axis,
     y: Axis,
     bounds: tuple[Number, Number] | None = None,
-    mark: Number | None = None,
+    mark: tuple[Number, str] | None = None,
     listed: Sequence[Number] = (),
 ) -> SafeString:
     """
     Draw lines over one axis.
 
     `bounds` cut off what lies above or below them; without, all is shown, and nothing (0) always. `mark` is a place on the x axis to point
-    out. The table has the rows of `listed`, of those x that any line has.
+    out, and what it is. The table has the rows of `listed`, of those x that any line has.
     """
     across = [Fraction(point[0]) for line in series for point in line.points if point]
     up = [Fraction(number) for number in bounds or ()] or [
         Fraction(point[1]) for line in series for point in line.points if point
     ]
-    frame = _Frame.around(across, up)
+    frame = _Frame.around(across, up, y.short)
     lines = format_html_join(
         "",
         '<path class="line line-{}" d="{}" stroke-dasharray="{}"/>',
@@ -84,9 +85,9 @@ def line_chart(
         frame.grid(x.short, y.short),
         frame.labels(x.label, y.label),
         lines,
-        _NOTHING if mark is None else frame.mark(Fraction(mark)),
+        frame.mark(Fraction(mark[0])) if mark else _NOTHING,
     )
-    return _figure(title, drawing, _legend(series), _line_table(series, x, y, listed))
+    return _figure(title, drawing, _legend(series, mark[1] if mark else ""), _line_table(series, x, y, listed))
 
 
 def histogram(bins: Sequence[tuple[str, int]], *, title: str) -> SafeString:
@@ -136,13 +137,17 @@ class _Frame:
     low: Fraction
     high: Fraction
     y_step: Fraction
+    # Where the plane begins: right of what is written beside the marks.
+    margin: int
 
     @classmethod
-    def around(cls, across: Sequence[Fraction], up: Sequence[Fraction]) -> "_Frame":
-        return cls(*_rounded(across), *_rounded(up))
+    def around(cls, across: Sequence[Fraction], up: Sequence[Fraction], y: Writer) -> "_Frame":
+        marks = _rounded(up)
+        margin = max(len(y(mark)) for mark in _marks(*marks)) * _LETTER + 8
+        return cls(*_rounded(across), *marks, margin)
 
     def x(self, number: Fraction) -> Fraction:
-        return _LEFT + (number - self.left) / (self.right - self.left) * (_WIDTH - _LEFT - _RIGHT)
+        return self.margin + (number - self.left) / (self.right - self.left) * (_WIDTH - self.margin - _RIGHT)
 
     def y(self, number: Fraction) -> Fraction:
         return _TOP + (self.high - number) / (self.high - self.low) * (_HEIGHT - _TOP - _BOTTOM)
@@ -166,7 +171,15 @@ class _Frame:
             for number in _marks(self.left, self.right, self.x_step)
         ]
         up = [
-            (_LEFT, _coordinate(self.y(n)), end, _coordinate(self.y(n)), _LEFT - 6, _coordinate(self.y(n) + 4), y(n))
+            (
+                self.margin,
+                _coordinate(self.y(n)),
+                end,
+                _coordinate(self.y(n)),
+                self.margin - 6,
+                _coordinate(self.y(n) + 4),
+                y(n),
+            )
             for n in _marks(self.low, self.high, self.y_step)
         ]
         lines = format_html_join(
@@ -181,19 +194,23 @@ class _Frame:
 
     def labels(self, x: str, y: str) -> SafeString:
         return format_html(
-            '<text class="axis" x="{}" y="{}" text-anchor="middle">{}</text>'
-            '<text class="axis" transform="translate(11 {}) rotate(-90)" text-anchor="middle">{}</text>',
-            (_LEFT + _WIDTH - _RIGHT) // 2,
+            '<text class="axis" x="{}" y="{}" text-anchor="middle">{}</text><text class="axis" x="0" y="{}">{}</text>',
+            (self.margin + _WIDTH - _RIGHT) // 2,
             _HEIGHT - 8,
             x,
-            (_TOP + _HEIGHT - _BOTTOM) // 2,
+            _TOP - 14,
             y,
         )
 
     def mark(self, number: Fraction) -> SafeString:
         if not self.left <= number <= self.right:
             return _NOTHING
-        return format_html('<path class="mark" d="M{} {}V{}"/>', _coordinate(self.x(number)), _TOP, _HEIGHT - _BOTTOM)
+        return format_html(
+            '<path class="mark" d="M{} {}V{}" stroke-dasharray="1 3"/>',
+            _coordinate(self.x(number)),
+            _TOP,
+            _HEIGHT - _BOTTOM,
+        )
 
 
 def _rounded(numbers: Sequence[Fraction]) -> tuple[Fraction, Fraction, Fraction]:
@@ -217,11 +234,14 @@ def _dashes(number: int) -> str:
     return _DASHES[number % len(_DASHES)]
 
 
-def _legend(series: Sequence[Series]) -> SafeString:
+def _legend(series: Sequence[Series], mark: str) -> SafeString:
+    samples = [("line", number, "M0 5H30", _dashes(number), line.name) for number, line in enumerate(series)]
+    if mark:
+        samples.append(("mark", len(series), "M15 0V10", "1 3", mark))
     items = format_html_join(
         "",
-        '<li><svg viewBox="0 0 30 10" aria-hidden="true"><path class="line line-{}" d="M0 5H30" stroke-dasharray="{}"/></svg>{}</li>',
-        ((number, _dashes(number), line.name) for number, line in enumerate(series)),
+        '<li><svg viewBox="0 0 30 10" aria-hidden="true"><path class="{} line-{}" d="{}" stroke-dasharray="{}"/></svg>{}</li>',
+        samples,
     )
     return format_html('<ul class="legend">{}</ul>', items)
 

@@ -45,10 +45,12 @@ def price_curves(dial: Dial, terms: VersionTerms, other: VersionTerms | None, ot
 
     def draw(title: str, label: str, series: list[Series], bounds: tuple[Fraction, Fraction] | None) -> SafeString:
         y = money_axis(label, terms.currency)
-        return line_chart(series, title=title, x=x, y=y, bounds=bounds, mark=dial.quantity, listed=listed)
+        return line_chart(
+            series, title=title, x=x, y=y, bounds=bounds, mark=(dial.quantity, "the usage above"), listed=listed
+        )
 
     return [
-        draw(f"{dial_name(dial)}: price of a period", "In all", _totals(named), None),
+        draw(f"{dial_name(dial)}: price in all, beside the fee", "In all", _totals(named), None),
         draw(f"Average price per {single}", f"Per {single}", _averages(named), _bounds(named)),
         draw(f"Price of one more {single}", f"One more {single}", _steps(named), None),
     ]
@@ -92,5 +94,10 @@ def _steps(named: _Named) -> list[Series]:
 
 
 def _listed(curve: Sequence[CurvePoint]) -> list[Decimal]:
-    """Return some of a curve's points, from the first to the last."""
-    return [point.units for point in curve[:: max(len(curve) // _ROWS_LISTED, 1)]]
+    """Return a curve's turns, its end, and points between them that are well apart."""
+    gap = Fraction(curve[-1].units) / _ROWS_LISTED
+    listed: list[Decimal] = []
+    for point in curve:
+        if not listed or point.marginal is None or Fraction(point.units - listed[-1]) >= gap:
+            listed.append(point.units)
+    return listed
