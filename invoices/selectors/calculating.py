@@ -4,6 +4,7 @@ The pricing studio's calculator: what usage would cost on terms that may be a dr
 Owns which usage is asked for and drawn. Every figure is `quoting`'s or the rater's own. Writes nothing.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -39,6 +40,8 @@ class Dial:
     quantity: Decimal
     events: int
     end: Decimal
+    # Whether other charges take some of the meter's usage away from it.
+    is_rest: bool
 
     @property
     def key(self) -> UsageKey:
@@ -103,6 +106,7 @@ def dials(terms: VersionTerms, usage: Mapping[UsageKey, tuple[Decimal, int]]) ->
     One query.
     """
     meters = Meter.objects.in_bulk({charge.meter_id for charge in terms.charges})
+    charges_of = Counter(charge.meter_id for charge in terms.charges)
     made = []
     begun: set[int] = set()
     for charge in terms.charges:
@@ -110,7 +114,8 @@ def dials(terms: VersionTerms, usage: Mapping[UsageKey, tuple[Decimal, int]]) ->
         guess = (_ZERO if charge.meter_id in begun else precise(end / 2), 1)
         begun.add(charge.meter_id)
         quantity, events = usage.get(key_of(charge), guess)
-        made.append(Dial(charge, meters[charge.meter_id], quantity, events, precise(end)))
+        is_rest = not charge.dimensions and charges_of[charge.meter_id] > 1
+        made.append(Dial(charge, meters[charge.meter_id], quantity, events, precise(end), is_rest))
     return made
 
 

@@ -21,7 +21,8 @@ _Named = Sequence[tuple[str, Sequence[CurvePoint]]]
 
 def dial_name(dial: Dial) -> str:
     """Return what a dial enters the usage of."""
-    return usage_name(dial.meter.name, dict(dial.charge.dimensions))
+    name = usage_name(dial.meter.name, dict(dial.charge.dimensions))
+    return f"{name}, all other" if dial.is_rest else name
 
 
 def dial_unit(dial: Dial, currency: str) -> str:
@@ -42,12 +43,11 @@ def price_curves(dial: Dial, terms: VersionTerms, other: VersionTerms | None, ot
         single = f"{terms.currency} of value"
         x = money_axis("Value in a period", terms.currency)
     listed = _listed(found[0])
+    mark = (dial.quantity, "the usage above") if dial.quantity else None
 
     def draw(title: str, label: str, series: list[Series], bounds: tuple[Fraction, Fraction] | None) -> SafeString:
         y = money_axis(label, terms.currency)
-        return line_chart(
-            series, title=title, x=x, y=y, bounds=bounds, mark=(dial.quantity, "the usage above"), listed=listed
-        )
+        return line_chart(series, title=title, x=x, y=y, bounds=bounds, mark=mark, listed=listed)
 
     return [
         draw(f"{dial_name(dial)}: price in all, beside the fee", "In all", _totals(named), None),
