@@ -55,10 +55,16 @@ class KeysetChangeList(ChangeList):
     newer: str | None = None
     older: str | None = None
 
-    def get_filters_params(self, params: Any = None) -> Any:
-        """Keep the place in the list out of what it is filtered by."""
-        lookups = super().get_filters_params(params)
-        return {name: value for name, value in lookups.items() if name not in (OLDER_THAN, NEWER_THAN)}
+    def __init__(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
+        self._places = {name: request.GET[name] for name in (OLDER_THAN, NEWER_THAN) if name in request.GET}
+        super().__init__(request, *args, **kwargs)
+
+    def get_queryset(self, request: HttpRequest, exclude_parameters: list[str] | None = None) -> QuerySet[Any]:
+        """Keep the place out of what the list is filtered by: another search or filter begins at the start."""
+        for name in self._places:
+            self.params.pop(name, None)
+            self.filter_params.pop(name, None)
+        return super().get_queryset(request, exclude_parameters)
 
     def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[Any]:
         """Sort by no column where the page offers none: it would read the whole table."""
@@ -94,11 +100,11 @@ class KeysetChangeList(ChangeList):
             has_newer, has_older = below is not None, len(found) > size
         self.result_list = rows
         if has_newer:
-            self.newest = self.get_query_string(remove=[NEWER_THAN, OLDER_THAN])
+            self.newest = self.get_query_string()
         if rows and has_newer:
-            self.newer = self.get_query_string({NEWER_THAN: rows[0].pk}, [OLDER_THAN])
+            self.newer = self.get_query_string({NEWER_THAN: rows[0].pk})
         if rows and has_older:
-            self.older = self.get_query_string({OLDER_THAN: rows[-1].pk}, [NEWER_THAN])
+            self.older = self.get_query_string({OLDER_THAN: rows[-1].pk})
 
     @cached_property
     def counted(self) -> str:
@@ -112,7 +118,7 @@ class KeysetChangeList(ChangeList):
     def _place(self, name: str) -> Any:
         """Return the key that the address names; None for what is no key."""
         try:
-            return self.opts.pk.to_python(self.params[name])
+            return self.opts.pk.to_python(self._places[name])
         except (KeyError, ValidationError):
             return None
 

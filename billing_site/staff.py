@@ -77,6 +77,7 @@ class StaffAdmin(ModelAdmin):
     list_per_page = 50
     paginator = LargeTablePaginator
     change_form_template = "admin/staff_change_form.html"
+    list_before_template = "admin/search_help.html"
     # Whether the page of one row offers the list's actions, too.
     row_buttons: ClassVar[bool] = True
     # By action: for which rows its button is there. One that is not named is there for all.

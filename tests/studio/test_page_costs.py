@@ -111,12 +111,16 @@ def test_a_place_that_is_none_is_the_start_of_the_list():
     assert client.get(reverse(f"admin:{EVENTS}_changelist"), {"newer_than": str(uuid4())}).status_code == 200
 
 
-def test_the_place_in_a_list_keeps_what_was_searched_for():
+def test_the_next_page_keeps_what_was_searched_for_and_another_search_begins_at_the_start():
     client = sign_in("read-only")
+    start = reverse("admin:subscriptions_auditentry_changelist")
     lines(60)
-    found = shown(client, reverse("admin:subscriptions_auditentry_changelist") + "?q=advance")[1]
+    first = shown(client, start + "?q=advance")[1]
+    second = shown(client, start + first.older)[1]
 
-    assert "q=advance" in found.older
+    assert "q=advance" in first.older
+    assert second.result_count == 60
+    assert second.get_query_string() == "?q=advance"
 
 
 def test_a_table_that_grows_with_every_event_is_sorted_by_no_column():
