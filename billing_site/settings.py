@@ -112,6 +112,7 @@ UNFOLD = {
         {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("console/tierbook.svg")},
     ],
     "STYLES": [lambda request: static("console/admin.css")],
+    "SCRIPTS": [lambda request: static("console/admin.js")],
     "SIDEBAR": {"navigation": "billing_site.console.navigation.navigation"},
 }
 

@@ -1,9 +1,12 @@
 // What the theme opens with a click only is reached by keyboard, too, and has a name that can be read out.
 
-const names = { dock_to_right: "Show or hide the navigation", close: "Close" };
+// Its loader would write a style into the page, which our policy refuses.
+window.htmx.config.includeIndicatorStyles = false;
+
+const names = { dock_to_right: "Show or hide the navigation", close: "Close", more_horiz: "More" };
 
 function makeReachable(element) {
-  const words = [...element.childNodes].map((node) => node.textContent.trim()).join(" ").trim();
+  const words = element.textContent.trim();
   element.setAttribute("role", "button");
   element.setAttribute("tabindex", "0");
   if (names[words]) element.setAttribute("aria-label", names[words]);
@@ -15,13 +18,12 @@ function makeReachable(element) {
   });
 }
 
-function hideSymbols(root) {
-  for (const symbol of root.querySelectorAll(".material-symbols-outlined:not([role])")) {
+document.addEventListener("DOMContentLoaded", () => {
+  for (const element of document.querySelectorAll("[x-on\\:click]")) {
+    if (!element.matches("a[href], button, input, select, textarea, [tabindex]")) makeReachable(element);
+  }
+  // Symbols are words to a screen reader: "chevron_right".
+  for (const symbol of document.querySelectorAll(".material-symbols-outlined:not([role])")) {
     symbol.setAttribute("aria-hidden", "true");
   }
-}
-
-for (const element of document.querySelectorAll("[x-on\\:click]")) {
-  if (!element.matches("a[href], button, input, select, textarea, [tabindex]")) makeReachable(element);
-}
-hideSymbols(document);
+});
