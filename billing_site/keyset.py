@@ -88,14 +88,13 @@ class KeysetChangeList(ChangeList):
     def _read_page(self) -> None:
         size = self.list_per_page
         above, below = self._place(NEWER_THAN), self._place(OLDER_THAN)
-        if above is not None:
-            found = list(self.queryset.filter(pk__gt=above).order_by("pk")[: size + 1])
+        # One more than is shown says whether there is another page. Above the newest row the list begins again.
+        if above is not None and (found := list(self.queryset.filter(pk__gt=above).order_by("pk")[: size + 1])):
             rows = found[:size][::-1]
             has_newer, has_older = len(found) > size, True
         else:
-            found = list(
-                self.queryset.filter(pk__lt=below)[: size + 1] if below is not None else self.queryset[: size + 1]
-            )
+            start = self.queryset if below is None else self.queryset.filter(pk__lt=below)
+            found = list(start[: size + 1])
             rows = found[:size]
             has_newer, has_older = below is not None, len(found) > size
         self.result_list = rows

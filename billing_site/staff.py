@@ -72,7 +72,7 @@ class StaffAdmin(ModelAdmin):
     """
 
     show_full_result_count = False
-    # The newest first. `sortable_by = ()` where a table grows with every event: sorting by another column would read all of it.
+    # The newest first, by which the lists page. `sortable_by = ()` where a table grows with every event: sorting by another column would read all of it.
     ordering = ("-pk",)
     list_per_page = 50
     paginator = LargeTablePaginator
