@@ -116,6 +116,8 @@ UNFOLD = {
     "SIDEBAR": {"navigation": "billing_site.console.navigation.navigation"},
 }
 
+LOGIN_REDIRECT_URL = "admin:index"
+
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in (

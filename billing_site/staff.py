@@ -73,7 +73,7 @@ class StaffAdmin(ModelAdmin):
 
     show_full_result_count = False
     # The newest first, by which the lists page. `sortable_by = ()` where a table grows with every event: sorting by another column would read all of it.
-    ordering = ("-pk",)
+    ordering = ["-pk"]
     list_per_page = 50
     paginator = LargeTablePaginator
     change_form_template = "admin/staff_change_form.html"

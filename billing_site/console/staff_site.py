@@ -32,10 +32,7 @@ class StaffSite(UnfoldAdminSite):
         """Leave the theme's colours to our style sheet: its own way is an inline style, which our pages do not allow."""
         return {**super().each_context(request), "colors": None}
 
-    # The stub knows only of the form that is shown again.
-    def password_change(  # type: ignore[override]
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
+    def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Change the user's own password and record that it was changed, in one transaction. Never a value."""
         # Neither can be imported while Django still loads the apps.
         from billing_site.staff import actor_of

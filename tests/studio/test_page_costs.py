@@ -1,6 +1,7 @@
 """What the staff's pages cost: as many queries for many rows as for few, on every list and on every row's page."""
 
 from dataclasses import replace
+from decimal import Decimal
 from uuid import uuid4
 
 import pytest
@@ -30,7 +31,7 @@ EVENTS = "metering_usageevent"
 def fill(number: int) -> None:
     world = make_world(code=f"org_{number}")
     world.use(12_000, time=JUNE)
-    perform([Authorize(world.tenant.code, "tokens", 70, f"call {number}", {}, 300, wall_now())])
+    perform([Authorize(world.tenant.code, "tokens", Decimal(70), f"call {number}", {}, 300, wall_now())])
     world.record(replace(world.event(5, time=wall_now()), subject="nobody", id=f"n{number}"))
     keys.issue_key(name=f"gateway {number}", scopes=["ingest"], actor="system")
     get_user_model().objects.create_user(f"user {number}", is_staff=True)

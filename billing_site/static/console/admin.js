@@ -3,6 +3,11 @@
 // Its loader would write a style into the page, which our policy refuses.
 window.htmx.config.includeIndicatorStyles = false;
 
+// It would tell the bar of a list's actions its width in a style attribute, which the policy refuses, too; the style sheet does.
+document.addEventListener("alpine:init", () => {
+  for (const element of document.querySelectorAll("[x-bind\\:style]")) element.removeAttribute("x-bind:style");
+});
+
 const names = { dock_to_right: "Show or hide the navigation", close: "Close", more_horiz: "More" };
 
 function makeReachable(element) {
