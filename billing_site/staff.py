@@ -22,6 +22,7 @@ from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.views import ChangeList
 
+from billing_site.fields import StaffForm
 from billing_site.http.problems import DomainError
 from billing_site.keyset import KeysetChangeList, LargeTablePaginator
 
@@ -114,6 +115,8 @@ class StaffAdmin(ModelAdmin):
         ]
         if row is not None:
             context["subtitle"] = self.name_of(row)
+        given = context["adminform"]
+        context["adminform"] = StaffForm(given.form, given.fieldsets, {}, given.readonly_fields, model_admin=self)
         return super().render_change_form(request, context, *args, **kwargs)
 
     def name_of(self, row: Any) -> str:
