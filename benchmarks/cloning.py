@@ -144,7 +144,8 @@ class Copies:
         if model is Invoice and field.name == "series":
             return f"CASE {column} WHEN '' THEN '' ELSE 'COPY' END"  # numbers of the real series are gapless
         if model is Invoice and field.name == "number":
-            return f"{column} + {self._ranges[Invoice][0].expression('t.id')}"
+            # The copy's own key: no two copies share a number, however many of one tenant's invoices are copied.
+            return f"CASE WHEN {column} IS NOT NULL THEN {self._ranges[Invoice][0].expression('t.id')} END"
         return column
 
 

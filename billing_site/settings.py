@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import environ
 import structlog
 from django.core.exceptions import ImproperlyConfigured
+from django.templatetags.static import static
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -55,6 +56,7 @@ if env.bool("BEHIND_PROXY", default=False):
 # --- Application ----------------------------------------------------------------------------------------------------
 
 INSTALLED_APPS = [
+    "unfold.apps.BasicAppConfig",  # the admin's look: its templates stand before the admin's own
     "billing_site.console.staff_site.StaffSiteConfig",  # django.contrib.admin
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -79,6 +81,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "billing_site.http.middleware.PageUsers",
     "billing_site.http.middleware.PageMessages",
+    "billing_site.http.middleware.PagePolicies",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
@@ -99,6 +102,21 @@ TEMPLATES = [
         },
     },
 ]
+
+# The admin's theme (django-unfold). Its colours stand in the style sheet, and not here: written here they would be an inline style.
+UNFOLD = {
+    "SITE_TITLE": "Tierbook",
+    "SITE_HEADER": "Tierbook",
+    "SITE_ICON": lambda request: static("console/tierbook.svg"),
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("console/tierbook.svg")},
+    ],
+    "STYLES": [lambda request: static("console/admin.css")],
+    "SCRIPTS": [lambda request: static("console/admin.js")],
+    "SIDEBAR": {"navigation": "billing_site.console.navigation.navigation"},
+}
+
+LOGIN_REDIRECT_URL = "admin:index"
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}

@@ -13,19 +13,19 @@ from urllib.parse import urlencode
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from django.utils.functional import cached_property
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from unfold.admin import ModelAdmin
+from unfold.views import ChangeList
 
+from billing_site.fields import StaffForm
 from billing_site.http.problems import DomainError
+from billing_site.keyset import KeysetChangeList, LargeTablePaginator
 
-# Counting more would read the table for a number that nobody looks at; older rows are found by searching.
-ROWS_COUNTED_MAX = 10_000
 # Quantities and prices have at most 12 decimals and are shown whole. What has more is a share of a pool, perhaps endless: its first
 # digits say enough, and pointing at them says the rest.
 DECIMALS_WHOLE_MAX = 12
@@ -36,16 +36,6 @@ ROW_PAGE = "row_page"
 HISTORY_OF = "history_of"
 
 Row = TypeVar("Row", bound=Model)
-
-
-class LargeTablePaginator(Paginator):
-    """Counts, and pages through, at most ROWS_COUNTED_MAX rows."""
-
-    @cached_property
-    def count(self) -> int:
-        """Return the number of rows, cut at the limit."""
-        rows: Any = self.object_list
-        return rows[:ROWS_COUNTED_MAX].count()
 
 
 class Moment(forms.DateTimeField):
@@ -75,26 +65,30 @@ def either(title: str, field: str, *, empty: str, filled: str) -> type[admin.Sim
 PARKED = either("work", "parked_at", empty="in order", filled="parked: waits for a person")
 
 
-class StaffAdmin(admin.ModelAdmin):
+class StaffAdmin(ModelAdmin):
     """
     The base of all pages: nothing is deleted, large tables stay fast, and a row's page has its actions as buttons.
 
     An action names `permissions=["operate"]` where it changes a row that no form changes.
     """
 
-    class Media:
-        css = {"all": ["console/admin.css"]}
-
     show_full_result_count = False
+    # The newest first, by which the lists page. `sortable_by = ()` where a table grows with every event: sorting by another column would read all of it.
+    ordering = ["-pk"]
     list_per_page = 50
     paginator = LargeTablePaginator
     change_form_template = "admin/staff_change_form.html"
+    list_before_template = "admin/search_help.html"
     # Whether the page of one row offers the list's actions, too.
     row_buttons: ClassVar[bool] = True
     # By action: for which rows its button is there. One that is not named is there for all.
     row_conditions: ClassVar[Mapping[str, Callable[[Any], bool]]] = {}
     # By field: what a person who fills it in has to know.
     help_texts: ClassVar[Mapping[str, str]] = {}
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        """Page by the rows' keys."""
+        return KeysetChangeList
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Refuse: what has happened is kept."""
@@ -113,12 +107,16 @@ class StaffAdmin(admin.ModelAdmin):
     ) -> HttpResponse:
         """Add the buttons of a row's own page."""
         row = context.get("original")
-        choices = self.get_action_choices(request, []) if self.row_buttons and row is not None else []
+        choices = self.get_action_choices(request) if self.row_buttons and row is not None else []
         context["row_actions"] = [
-            choice for choice in choices if self.row_conditions.get(choice[0], lambda row: True)(row)
+            (name, description)
+            for name, description in choices
+            if name and self.row_conditions.get(name, lambda row: True)(row)
         ]
         if row is not None:
             context["subtitle"] = self.name_of(row)
+        given = context["adminform"]
+        context["adminform"] = StaffForm(given.form, given.fieldsets, {}, given.readonly_fields, model_admin=self)
         return super().render_change_form(request, context, *args, **kwargs)
 
     def name_of(self, row: Any) -> str:

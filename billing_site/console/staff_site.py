@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from django.contrib.admin import AdminSite
 from django.contrib.admin.apps import AdminConfig
 from django.db import transaction
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, URLResolver
+from unfold.sites import UnfoldAdminSite
 
 
 class StaffSiteConfig(AdminConfig):
@@ -16,10 +16,9 @@ class StaffSiteConfig(AdminConfig):
     default_site = "billing_site.console.staff_site.StaffSite"
 
 
-class StaffSite(AdminSite):
-    """Django's site under the product's name; a password that its owner changes leaves an audit entry."""
+class StaffSite(UnfoldAdminSite):
+    """The themed site; a password that its owner changes leaves an audit entry."""
 
-    site_title = site_header = "Tierbook"
     index_title = "Staff pages"
 
     def get_urls(self) -> list[URLResolver | URLPattern]:
@@ -29,10 +28,11 @@ class StaffSite(AdminSite):
 
         return [*studio_urls(self), *super().get_urls()]
 
-    # The stub knows only of the form that is shown again.
-    def password_change(  # type: ignore[override]
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
+    def each_context(self, request: HttpRequest) -> dict[str, Any]:
+        """Leave the theme's colours to our style sheet: its own way is an inline style, which our pages do not allow."""
+        return {**super().each_context(request), "colors": None}
+
+    def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Change the user's own password and record that it was changed, in one transaction. Never a value."""
         # Neither can be imported while Django still loads the apps.
         from billing_site.staff import actor_of

@@ -13,8 +13,8 @@ from django.urls import path, reverse
 from django.utils.html import format_html
 
 from billing_site.http.problems import DomainError
+from billing_site.keyset import LargeTablePaginator
 from billing_site.staff import (
-    LargeTablePaginator,
     ReadOnlyAdmin,
     actor_of,
     change_path,

@@ -101,6 +101,7 @@ class UsageEventAdmin(ReadOnlyAdmin):
     """Reported facts, by tenant or by what was left uncounted: listing all of them would read every partition."""
 
     list_display = ["event_id", "subject", "source", "type", "occurred_at", "unmatched_code"]
+    sortable_by = ()
     ordering = ["-id"]
     list_filter = [Unmatched]
     search_fields = ["subject__exact"]
@@ -314,6 +315,7 @@ class LedgerEntryAdmin(ReadOnlyAdmin):
         "recorded_at",
     ]
     list_select_related = ["tenant", "balance__meter", "balance__period", "grant__meter"]
+    sortable_by = ()
     ordering = ["-pk"]
     search_fields = ["tenant__code__exact"]
     search_help_text = BY_TENANT

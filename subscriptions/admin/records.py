@@ -55,6 +55,7 @@ class AuditEntryAdmin(ReadOnlyAdmin):
     list_filter = [HistoryOf]
     fields = [_recorded_at, "actor", "action", "object_type", "object_id", "changes", "reason"]
     readonly_fields = [_recorded_at, "changes"]
+    sortable_by = ()
     ordering = ["-pk"]
     search_fields = ["object_id__exact", "actor__exact", "action__exact"]
     search_help_text = "An object's id, an actor (staff:ann) or an action (publish), written out in full."
@@ -77,6 +78,7 @@ class OutboxMessageAdmin(ReadOnlyAdmin):
     _payload = shown("payload", lambda message: table(("member", "value"), _members(message.payload)))
     fields = ["recorded_at", "tenant", "type", "public_id", _payload]
     readonly_fields = ["public_id", _payload]
+    sortable_by = ()
     ordering = ["-pk"]
     search_fields = ["tenant__code__exact", "type__exact"]
     search_help_text = "A tenant's id or a message's type, written out in full."

@@ -7,6 +7,8 @@ from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
+from unfold.admin import ModelAdmin
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from billing_site.staff import actor_of
 from subscriptions.services import audit
@@ -36,8 +38,13 @@ class Audited(admin.ModelAdmin):
         return super().log_deletions(request, queryset)
 
 
-class AuditedUserAdmin(Audited, UserAdmin):
+# The theme's class comes last: it empties what Django's own say of the page on which one is added.
+class AuditedUserAdmin(Audited, UserAdmin, ModelAdmin):
     """Staff accounts."""
+
+    form = UserChangeForm
+    add_form = UserCreationForm
+    change_password_form = AdminPasswordChangeForm
 
     def user_change_password(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         """Set a password and record that it was set, in one transaction."""
@@ -45,7 +52,7 @@ class AuditedUserAdmin(Audited, UserAdmin):
             return super().user_change_password(request, *args, **kwargs)
 
 
-class AuditedGroupAdmin(Audited, GroupAdmin):
+class AuditedGroupAdmin(Audited, GroupAdmin, ModelAdmin):
     """Groups of staff and what they may do."""
 
 

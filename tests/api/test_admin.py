@@ -11,9 +11,7 @@ import pytest
 from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
-from django.db import connection
 from django.test import Client
-from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from billing_site.console.roles import ROLES
@@ -413,7 +411,7 @@ def test_a_tenant_s_thresholds_are_set_and_replaced(ann):
     refused = ann.post(change, {"thresholds": '[{"amount": "0"}]'}).content.decode()
     assert "thresholds.0.amount: must be greater than 0" in refused
     ann.post(change, {"thresholds": '[{"amount": "0.5"}, {"amount": "9", "once": "life"}]'})
-    history = ann.get(page("metering", "thresholdwatch", "history", watch.pk), follow=True).content.decode()
+    history = ann.get(page("metering", "thresholdwatch", "history", watch.pk), follow=True).context["cl"]
     ann.post(change, {"thresholds": ""})
     watch.refresh_from_db()
     assert watch.thresholds == []
@@ -423,7 +421,7 @@ def test_a_tenant_s_thresholds_are_set_and_replaced(ann):
         [{"amount": "0.5"}, {"amount": "9", "once": "life"}],
         [],
     ]
-    assert history.count("metering.thresholdwatch</td>") == 2
+    assert [entry.object_type for entry in history.result_list] == ["metering.thresholdwatch"] * 2
 
 
 def test_finance_sets_thresholds_and_support_only_sees_them():
@@ -568,7 +566,7 @@ def test_finance_releases_a_parked_tenant_for_a_reason_and_support_does_not():
 
 
 def messages_of(text: str) -> str:
-    return text.partition('class="messagelist"')[2].partition("</ul>")[0]
+    return text.partition('id="main"')[2].partition('id="content"')[0]
 
 
 def test_the_result_of_counting_again_is_seen_after_the_redirect(ann):
@@ -602,7 +600,7 @@ def test_a_stale_editor_sees_what_is_stored_beside_what_was_typed_and_may_then_r
     form = response.context["adminform"].form
 
     assert form["document"].value() == typed
-    assert "&quot;fee&quot;: &quot;59.00&quot;" in response.content.decode().partition("field-stored_document")[2]
+    assert "&quot;fee&quot;: &quot;59.00&quot;" in response.content.decode().partition("Stored now")[2]
     ann.post(change, {"document": typed, "expected_revision": form["expected_revision"].value()})
     version.refresh_from_db()
     assert (str(version.fee), version.revision) == ("9.000000", 3)
@@ -611,7 +609,7 @@ def test_a_stale_editor_sees_what_is_stored_beside_what_was_typed_and_may_then_r
 def test_an_editor_who_is_not_stale_sees_no_second_document(ann):
     change = page("subscriptions", "tierversion", "change", make_draft().pk)
 
-    assert "field-stored_document" not in ann.get(change).content.decode()
+    assert "Stored now" not in ann.get(change).content.decode()
 
 
 def test_changing_ones_own_password_leaves_an_entry_without_it():
@@ -702,29 +700,5 @@ def test_the_history_of_a_row_is_its_audit_entries(ann):
 
     assert "pro/1" in shown
     assert "other" not in shown.partition('id="result_list"')[2]
-    for nothing in ("nonsense", "subscriptions.tier:x", "no.model:1", "subscriptions.tier:99"):
+    for nothing in ("nonsense", "subscriptions.tier:x", "no.model:1", "subscriptions.tier:0"):
         assert ann.get(page("subscriptions", "auditentry"), {"history_of": nothing}).context["cl"].result_count == 0
-
-
-@pytest.mark.parametrize(("app", "model"), [one for one in PAGES if one[0] != "auth"])
-def test_a_list_takes_as_many_queries_for_many_rows_as_for_few(ann, app, model):
-    address = page(app, model)
-    query = {"unmatched": "yes"} if model == "usageevent" else {}
-    for number in (1, 2):
-        fill(number)
-    ann.get(address, query)  # content types are read once
-    with CaptureQueriesContext(connection) as few:
-        ann.get(address, query)
-    for number in (3, 4, 5):
-        fill(number)
-    with CaptureQueriesContext(connection) as many:
-        ann.get(address, query)
-
-    assert len(many) == len(few)
-
-
-def fill(number: int) -> None:
-    world = make_world(code=f"org_{number}")
-    use(world)
-    world.record(replace(world.event(5, time=wall_now()), subject=f"nobody_{number}"))
-    keys.issue_key(name=f"gateway {number}", scopes=["ingest"], actor="system")
