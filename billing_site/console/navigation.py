@@ -22,6 +22,7 @@ def _list(title: str, app: str, model: str, icon: str) -> Place:
 GROUPS: dict[str, tuple[Place, ...]] = {
     "Pricing": (
         Place("Pricing studio", "studio", "subscriptions.view_tierversion", "design_services"),
+        Place("Catalogue as text", "studio_catalog", "subscriptions.view_tierversion", "description"),
         _list("Tiers", "subscriptions", "tier", "layers"),
         _list("Versions", "subscriptions", "tierversion", "history_edu"),
         _list("Publications", "subscriptions", "publication", "event_upcoming"),
@@ -62,17 +63,25 @@ GROUPS: dict[str, tuple[Place, ...]] = {
 
 
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
-    """Return the groups as the theme draws them, without what the user may not open."""
+    """Return the groups as the theme draws them, without what the user may not open; the place that the page belongs to is marked."""
     groups = {
-        title: [place for place in places if request.user.has_perm(place.permission)]
+        title: [
+            (place, reverse(f"admin:{place.address}")) for place in places if request.user.has_perm(place.permission)
+        ]
         for title, places in GROUPS.items()
     }
+    # The studio's address begins those of its pages.
+    here = max(
+        (link for places in groups.values() for _, link in places if request.path.startswith(link)), key=len, default=""
+    )
     return [
-        {"title": title, "items": [_item(place) for place in places], "collapsible": False}
+        {
+            "title": title,
+            "items": [
+                {"title": place.title, "icon": place.icon, "link": link, "active": link == here}
+                for place, link in places
+            ],
+        }
         for title, places in groups.items()
         if places
     ]
-
-
-def _item(place: Place) -> dict[str, Any]:
-    return {"title": place.title, "icon": place.icon, "link": reverse(f"admin:{place.address}")}
