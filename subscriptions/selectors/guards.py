@@ -8,7 +8,7 @@ from decimal import Decimal
 from django.conf import settings
 
 from subscriptions.core.guards import Breach, Figures, Limits, breaches, worst
-from subscriptions.models import Approval, BacktestVerdict, PriceGuard, Tier, TierVersion
+from subscriptions.models import Approval, BacktestVerdict, PriceGuard, Publication, Tier, TierVersion
 
 # As many characters of who did something are kept.
 ACTOR_MAX = 200
@@ -77,6 +77,13 @@ def clearance_of(version: TierVersion) -> Clearance:
         is_always_approved=settings.PUBLISHING_NEEDS_APPROVAL,
         saved_by=version.saved_by,
     )
+
+
+def approvals_before(publication: Publication) -> list[Approval]:
+    """Return who had approved the version when it was published, whoever that needed."""
+    version = publication.version
+    given = Approval.objects.filter(version=version, revision=version.revision, approved_at__lte=publication.created_at)
+    return list(given.order_by("pk"))
 
 
 def figures_of(verdict: BacktestVerdict) -> Figures:
