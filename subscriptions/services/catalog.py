@@ -6,6 +6,7 @@ A draft is one document, saved whole (`version_documents` judges it). A publishe
 
 from collections.abc import Mapping
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from django.db import transaction
@@ -114,11 +115,19 @@ def create_tier(*, code: str, name: str, actor: str, description: str = "") -> T
 
 
 @transaction.atomic
-def update_tier(*, tier_id: int, changes: Mapping[str, Any], actor: str) -> Tier:
-    """Change the members of TIER_CHANGEABLE that `changes` names; without a difference nothing is written."""
+def update_tier(
+    *, tier_id: int, changes: Mapping[str, Any], actor: str, limits: Mapping[str, Decimal | None] | None = None
+) -> Tier:
+    """
+    Change the members of TIER_CHANGEABLE that `changes` names, and the guards that `limits` names; without a difference nothing is written.
+
+    Raises Invalid (422) for what is no limit: see `guards.set_guards`.
+    """
     assert set(changes) <= set(TIER_CHANGEABLE), f"fixed members of a tier: {set(changes) - set(TIER_CHANGEABLE)}"
     tier = Tier.objects.select_for_update(no_key=True, of=("self",)).get(pk=tier_id)
     _update(tier, changes, TIER_CHANGEABLE, actor)
+    if limits:
+        guards.set_guards(tier_id=tier_id, limits=limits, actor=actor)
     return tier
 
 

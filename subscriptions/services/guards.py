@@ -4,6 +4,7 @@ Guards: limits to what a new price of a tier may do, and the gate that keeps a v
 Owns who may publish what. Does not own what is cleared by whom (`approvals`), nor how a backtest comes to its figures (`invoices`).
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 
@@ -46,26 +47,24 @@ class ApprovalNeeded(NotCleared):
 
 
 @transaction.atomic
-def set_guards(
-    *, tier_id: int, rise_percent_max: Decimal | None, revenue_fall_percent_max: Decimal | None, actor: str
-) -> None:
+def set_guards(*, tier_id: int, limits: Mapping[str, Decimal | None], actor: str) -> None:
     """
-    Set both guards of a tier, in percent, None for none; without a difference nothing is written.
+    Set the guards of a tier that `limits` names (LIMITS), in percent, None for none; without a difference nothing is written.
 
     They are asked at each publication from then on. Raises Invalid (422) for what is no such percentage: 0 or more, of a fall at most 100,
     to the hundredth.
     """
-    after = {"rise_percent_max": rise_percent_max, "revenue_fall_percent_max": revenue_fall_percent_max}
-    _check(after)
+    assert set(limits) <= set(LIMITS), f"guards that there are not: {set(limits) - set(LIMITS)}"
+    _check(limits)
     tier = Tier.objects.select_for_update(no_key=True, of=("self",)).get(pk=tier_id)
     stored = PriceGuard.objects.filter(tier=tier).first() or PriceGuard(tier=tier)
-    before, changed = audit.changes({name: getattr(stored, name) for name in LIMITS}, after)
-    if not changed:
+    before, after = audit.changes({name: getattr(stored, name) for name in LIMITS}, limits)
+    if not after:
         return
-    for name, value in changed.items():
+    for name, value in after.items():
         setattr(stored, name, value)
     stored.save()
-    audit.record(actor=actor, action="set_guards", instance=tier, before=before, after=changed)
+    audit.record(actor=actor, action="set_guards", instance=tier, before=before, after=after)
 
 
 @transaction.atomic
@@ -121,7 +120,7 @@ def check_publishable_by(version: TierVersion, *, actor: str) -> None:
     raise ApprovalNeeded(f"Somebody else has to approve version {version.number} as it is now.{own}")
 
 
-def _check(limits: dict[str, Decimal | None]) -> None:
+def _check(limits: Mapping[str, Decimal | None]) -> None:
     faults = [
         FieldError(name, "not_a_percentage", f"must be a percentage from 0 to {_MOST[name]}, to the hundredth")
         for name, value in limits.items()

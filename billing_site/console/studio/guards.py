@@ -66,7 +66,7 @@ def show(request: HttpRequest, pk: int) -> HttpResponse:
 def _set(request: HttpRequest, tier: Tier, form: Guards) -> bool:
     """Set them, or show at its field what is no limit."""
     try:
-        guards.set_guards(tier_id=tier.pk, **form.cleaned_data, actor=actor_of(request))
+        guards.set_guards(tier_id=tier.pk, limits=form.cleaned_data, actor=actor_of(request))
     except Invalid as refusal:
         for error in refusal.errors:
             form.add_error(error.path, error.message)
