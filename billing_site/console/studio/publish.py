@@ -1,5 +1,6 @@
 """Publishing a version: from when on and for whom, what that does to whom, and what has to be done or agreed to before."""
 
+from collections.abc import Container
 from datetime import datetime
 from typing import Any
 
@@ -118,7 +119,9 @@ def _shown(
 ) -> TemplateResponse:
     answers = form.cleaned_data if form.is_bound else {}
     asked = answers.get("effective_at")
-    cohort = answers.get("cohort") or Publication.Cohort.NEW
+    standing = {one.cohort for one in version.publications.all() if one.undone_at is None}
+    free = [one for one in words.COHORTS if one not in standing]
+    cohort = answers.get("cohort") or (free or [Publication.Cohort.NEW.value])[0]
     live = live_version(version.tier, at=now)
     return page(
         request,
@@ -128,13 +131,15 @@ def _shown(
         version=version,
         form=form,
         refusal=refusal,
-        choices=_choices(version, asked, now=now, chosen=cohort),
+        choices=_choices(version, asked, now=now, chosen=cohort, standing=standing),
         named=_named(version, asked, now=now, cohort=cohort),
         is_past=asked is not None and asked < now,
         live=live,
         changes=_changes(version, live),
         findings=findings_of(version),
-        publications=version.publications.order_by("-pk"),
+        publications=[
+            (one, words.COHORTS[one.cohort], words.moment(one.effective_at)) for one in version.publications.all()
+        ],
         **_clearance(request, version),
     )
 
@@ -144,9 +149,10 @@ def _planned(version: TierVersion, cohort: str, asked: datetime | None, *, now: 
     return Publication(version=version, cohort=cohort, effective_at=asked or now, created_at=now)
 
 
-def _choices(version: TierVersion, asked: datetime | None, *, now: datetime, chosen: str) -> list[dict[str, Any]]:
+def _choices(
+    version: TierVersion, asked: datetime | None, *, now: datetime, chosen: str, standing: Container[str]
+) -> list[dict[str, Any]]:
     """Return each cohort with what publishing to it would do, and whether it has the version already."""
-    standing = {one.cohort for one in version.publications.all() if one.undone_at is None}
     date = asked if asked is not None and asked > now else None
     return [
         {
