@@ -124,7 +124,7 @@ def _check(limits: Mapping[str, Decimal | None]) -> None:
     faults = [
         FieldError(name, "not_a_percentage", f"must be a percentage from 0 to {_MOST[name]}, to the hundredth")
         for name, value in limits.items()
-        if value is not None and not (0 <= value <= _MOST[name] and value % _HUNDREDTH == 0)
+        if value is not None and not (value.is_finite() and 0 <= value <= _MOST[name] and value % _HUNDREDTH == 0)
     ]
     if faults:
         raise Invalid(" ".join(f"{fault.path} {fault.message}." for fault in faults), errors=faults)
