@@ -84,22 +84,22 @@ def left_to_plan(publication: Publication, *, now: datetime) -> int:
 def with_wishes(subscriptions: QuerySet[Subscription], publication: Publication) -> QuerySet[Any]:
     """
     Add to each subscription from when on it wants the publication's version, as `wanted_at`, and why it stays as it is: `ends_first`,
-    `other_currency`.
+    `in_other_currency`.
 
     `renewal`: with the first period that begins at `effective_at` or later. `now`: at that instant; at the tenant's own time where a test clock
     has passed it, at the start of a subscription that starts later, and never in a period that has closed.
     """
     effective_at = Value(publication.effective_at, output_field=DateTimeField())
-    other_currency = _flag(~Q(tenant__currency=publication.version.currency))
+    in_other_currency = _flag(~Q(tenant__currency=publication.version.currency))
     if publication.cohort == Publication.Cohort.RENEWAL:
         wishes = {"wanted_at": effective_at, "ends_first": _flag(Q(ends_at__isnull=False))}
-        return subscriptions.annotate(**wishes, other_currency=other_currency)
+        return subscriptions.annotate(**wishes, in_other_currency=in_other_currency)
     wall = Value(_date_in_wall_time(publication), output_field=DateTimeField())
     closed = BillingPeriod.objects.filter(subscription=OuterRef("pk"), closed_at__isnull=False).order_by()
     closed_until = Subquery(closed.values("subscription").annotate(last=Max("ends_at")).values("last"))
     # Of NULLs, such as where nothing has closed, GREATEST makes nothing.
     wanted_at = Greatest(effective_at, Coalesce("tenant__test_clock__now", wall), closed_until, F("starts_at"))
-    wishing = subscriptions.annotate(wanted_at=wanted_at, other_currency=other_currency)
+    wishing = subscriptions.annotate(wanted_at=wanted_at, in_other_currency=in_other_currency)
     return wishing.annotate(ends_first=_flag(Q(ends_at__isnull=False, ends_at__lte=F("wanted_at"))))
 
 
@@ -115,7 +115,7 @@ def affected_by(publication: Publication, *, now: datetime) -> Affected:
             later=Count("pk", filter=_CHANGES & Q(paused_at__isnull=True, is_later=True)),
             paused=Count("pk", filter=_CHANGES & Q(paused_at__isnull=False)),
             ending=Count("pk", filter=Q(ends_first=True)),
-            other_currency=Count("pk", filter=Q(ends_first=False, other_currency=True)),
+            other_currency=Count("pk", filter=Q(ends_first=False, in_other_currency=True)),
             on_test_clocks=Count("pk", filter=Q(tenant__test_clock__isnull=False)),
         )
     )
@@ -136,7 +136,7 @@ def next_changes(publication: Publication, *, now: datetime, limit: int) -> Sequ
     return sorted(changes, key=lambda change: change.at)
 
 
-_CHANGES = Q(ends_first=False, other_currency=False)
+_CHANGES = Q(ends_first=False, in_other_currency=False)
 
 
 def _in_groups(publication: Publication, *, now: datetime) -> QuerySet[Any]:

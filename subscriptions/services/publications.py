@@ -73,7 +73,7 @@ def schedule_all(*, publication: Publication, subscriptions: Sequence[Subscripti
     """
     locked = Subscription.objects.filter(among("pk", (one.pk for one in subscriptions)))
     rows = [
-        _change_of(publication, one, one.wanted_at, is_dropped=one.ends_first or one.other_currency)
+        _change_of(publication, one, one.wanted_at, is_dropped=one.ends_first or one.in_other_currency)
         for one in with_wishes(locked, publication).order_by("pk")
     ]
     ScheduledChange.objects.bulk_create(rows, ignore_conflicts=True)

@@ -207,7 +207,7 @@ def test_an_approval_is_of_what_was_read(draft):
 
 
 @pytest.fixture
-def four_eyes(settings):
+def four_eyes(growth, settings):
     settings.PUBLISHING_NEEDS_APPROVAL = True
 
 
