@@ -5,6 +5,7 @@ The planner (`services.publications`) schedules by these rows, and what is shown
 other does not do.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -95,7 +96,9 @@ def with_wishes(subscriptions: QuerySet[Subscription], publication: Publication)
         wishes = {"wanted_at": effective_at, "ends_first": _flag(Q(ends_at__isnull=False))}
         return subscriptions.annotate(**wishes, in_other_currency=in_other_currency)
     wall = Value(_date_in_wall_time(publication), output_field=DateTimeField())
-    closed = BillingPeriod.objects.filter(subscription=OuterRef("pk"), closed_at__isnull=False).order_by()
+    closed = BillingPeriod.objects.filter(
+        subscription=OuterRef("pk"), closed_at__isnull=False, ends_at__gt=publication.effective_at
+    ).order_by()
     closed_until = Subquery(closed.values("subscription").annotate(last=Max("ends_at")).values("last"))
     # Of NULLs, such as where nothing has closed, GREATEST makes nothing.
     wanted_at = Greatest(effective_at, Coalesce("tenant__test_clock__now", wall), closed_until, F("starts_at"))
@@ -106,19 +109,22 @@ def with_wishes(subscriptions: QuerySet[Subscription], publication: Publication)
 def affected_by(publication: Publication, *, now: datetime) -> Affected:
     """Count whom a publication concerns, stored or not yet; with one query. Of the cohort `new`, nobody."""
     if publication.cohort == Publication.Cohort.NEW:
-        return Affected(subscriptions=0, at_once=0, later=0, paused=0, ending=0, other_currency=0, on_test_clocks=0)
-    rows = _in_groups(publication, now=now)
-    return Affected(
-        **rows.aggregate(
-            subscriptions=Count("pk"),
-            at_once=Count("pk", filter=_CHANGES & Q(paused_at__isnull=True, is_later=False)),
-            later=Count("pk", filter=_CHANGES & Q(paused_at__isnull=True, is_later=True)),
-            paused=Count("pk", filter=_CHANGES & Q(paused_at__isnull=False)),
-            ending=Count("pk", filter=Q(ends_first=True)),
-            other_currency=Count("pk", filter=Q(ends_first=False, in_other_currency=True)),
-            on_test_clocks=Count("pk", filter=Q(tenant__test_clock__isnull=False)),
-        )
+        return Affected(**dict.fromkeys(Affected.__slots__, 0))
+    # Grouped by what decides, so that the database looks at each subscription's periods once.
+    groups = _in_groups(publication, now=now).annotate(
+        is_paused=_flag(Q(paused_at__isnull=False)), is_test=_flag(Q(tenant__test_clock__isnull=False))
     )
+    deciding = ("ends_first", "in_other_currency", "is_paused", "is_later", "is_test")
+    counts: Counter[str] = Counter()
+    for *decided, is_test, count in groups.order_by().values_list(*deciding).annotate(Count("pk")):
+        counts[next(name for name, applies in zip(_GROUPS, [*decided, True], strict=True) if applies)] += count
+        counts["subscriptions"] += count
+        counts["on_test_clocks"] += count * is_test
+    return Affected(**{name: counts[name] for name in Affected.__slots__})
+
+
+# The group of a subscription is the first whose condition holds: `ends_first`, `in_other_currency`, `is_paused`, `is_later`, or none.
+_GROUPS = ("ending", "other_currency", "paused", "later", "at_once")
 
 
 def next_changes(publication: Publication, *, now: datetime, limit: int) -> Sequence[NextChange]:

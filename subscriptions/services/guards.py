@@ -122,7 +122,9 @@ def check_publishable_by(version: TierVersion, *, actor: str) -> None:
 
 def _check(limits: Mapping[str, Decimal | None]) -> None:
     faults = [
-        FieldError(name, "not_a_percentage", f"must be a percentage from 0 to {_MOST[name]}, to the hundredth")
+        FieldError(
+            f"guards.{name}", "not_a_percentage", f"must be a percentage from 0 to {_MOST[name]}, to the hundredth"
+        )
         for name, value in limits.items()
         if value is not None and not (value.is_finite() and 0 <= value <= _MOST[name] and value % _HUNDREDTH == 0)
     ]

@@ -175,7 +175,7 @@ def test_guards_are_set_and_taken_away_with_an_entry_each(draft):
 def test_what_is_no_percentage_is_no_guard(draft, limits):
     with pytest.raises(Invalid) as refusal:
         guard(draft, **limits)
-    assert [error.path for error in refusal.value.errors] == list(limits)
+    assert [error.path for error in refusal.value.errors] == [f"guards.{name}" for name in limits]
     assert not PriceGuard.objects.exists()
 
 

@@ -61,11 +61,11 @@ def test_it_counts_down_and_follows_the_planning(draft):
     answer = client.get(address(publication))
     assert re.search(r"Takes effect in \d+ years", text(answer))
     assert 'data-moves="yes"' in answer.content.decode()
-    assert "0 of 1 settled" in text(answer)
+    assert "0 of 1 settled:" in text(answer)
     assert "1 still to be looked at" in text(answer)
     publishing.plan(now=wall_now())
     shown = text(client.get(address(publication)))
-    assert "1 subscription are still to change" in shown or "1 subscription" in shown
+    assert "1 subscription – still to change" in shown
     assert "still to be looked at" not in shown
 
 
@@ -80,7 +80,7 @@ def test_what_is_done_is_done(draft, world):
     advance(clock_id=world.clock.pk, to=at("2026-07-02"), actor=ACTOR)
     answer = sign_in("product").get(address(publication))
     assert "✓ In effect since 15 June 2026, 00:00 UTC" in text(answer)
-    assert "1 of 1 settled" in text(answer)
+    assert "1 of 1 settled:" in text(answer)
     assert 'data-moves="no"' in answer.content.decode()
     assert 'id="undo"' not in answer.content.decode()
 
@@ -98,7 +98,7 @@ def test_it_is_taken_back_and_published_again(draft):
     answer = client.post(address(publication), follow=True)
     assert "Taken back on " in text(answer)
     publishing.plan(now=wall_now())
-    assert "1 subscription" in text(client.get(address(publication)))
+    assert "1 subscription – keep their version, as this was taken back" in text(client.get(address(publication)))
     assert AuditEntry.objects.get(action="undo").actor == "staff:ann"
     publication.refresh_from_db()
     assert publication.undone_at is not None

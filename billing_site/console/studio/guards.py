@@ -69,7 +69,7 @@ def _set(request: HttpRequest, tier: Tier, form: Guards) -> bool:
         guards.set_guards(tier_id=tier.pk, limits=form.cleaned_data, actor=actor_of(request))
     except Invalid as refusal:
         for error in refusal.errors:
-            form.add_error(error.path, error.message)
+            form.add_error(error.path.removeprefix("guards."), error.message)
         return False
     return True
 

@@ -23,8 +23,8 @@ MAY_UNDO = "subscriptions.change_publication"
 
 # What becomes of a subscription's change, as `progress_of` counts them, in the order in which they are shown.
 _PROGRESS = {
-    "done": "have the version",
-    "scheduled": "are still to change",
+    "done": "have the version now",
+    "scheduled": "still to change",
     "undone": "keep their version, as this was taken back",
     "dropped": "keep their version: they end, left the tier, had it already, or pay in another currency",
 }

@@ -43,7 +43,7 @@ def effects(cohort: str, affected: Affected, *, at: datetime | None) -> list[str
         return [*said, "Whoever has subscribed before keeps the version that they have."]
     if cohort == Publication.Cohort.RENEWAL:
         soon = "change when the period that they are in ends"
-        later = f"change with the first period that begins at {since} or later"
+        later = f"change with the first period that begins from {since} on"
     else:
         soon = f"change {'at once' if at is None else f'at {since}'}, by this version's own terms of change"
         later = "change later, in their own time: they start later, or that time is behind them"
