@@ -54,14 +54,14 @@ def breaches(limits: Limits, figures: Figures) -> list[Breach]:
 
     >>> limits = Limits(rise_percent_max=Decimal(20))
     >>> [one.message for one in breaches(limits, Figures(largest_rise_percent=Decimal("20.001"), revenue_change_percent=None))]
-    ['A tenant would pay 20.01 % more; more than 20 % is not meant to be.']
+    ['A customer would pay 20.01 % more; more than 20 % is not meant to be.']
     """
     found = []
     rise, fall = figures.largest_rise_percent, figures.revenue_change_percent
     if limits.rise_percent_max is not None and rise is not None and rise > limits.rise_percent_max:
         much = f"{percent(rise)} % more" if rise.is_finite() else "something who pays nothing now"
         most = plain(limits.rise_percent_max)
-        found.append(Breach("rise_percent_max", f"A tenant would pay {much}; more than {most} % is not meant to be."))
+        found.append(Breach("rise_percent_max", f"A customer would pay {much}; more than {most} % is not meant to be."))
     if limits.revenue_fall_percent_max is not None and fall is not None and fall < -limits.revenue_fall_percent_max:
         most = plain(limits.revenue_fall_percent_max)
         message = f"Revenue would fall by {percent(-fall)} %; more than {most} % is not meant to be."

@@ -56,8 +56,8 @@ class Affected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NextChange:
-    """Which subscription changes when, as things stand."""
+class NextRenewal:
+    """Which subscription changes with which boundary, as things stand."""
 
     subscription: Subscription
     at: datetime
@@ -127,34 +127,25 @@ def affected_by(publication: Publication, *, now: datetime) -> Affected:
 _GROUPS = ("ending", "other_currency", "paused", "later", "at_once")
 
 
-def next_changes(publication: Publication, *, now: datetime, limit: int) -> Sequence[NextChange]:
-    """Return some of the subscriptions that change, with when they do, as things stand: those that come first among them."""
-    if publication.cohort == Publication.Cohort.NEW:
-        return []
-    changing = _in_groups(publication, now=now).filter(_CHANGES, paused_at__isnull=True)
-    found = list(changing.select_related("tenant").order_by("is_later", "orders_at", "pk")[:limit])
-    is_renewal = publication.cohort == Publication.Cohort.RENEWAL
-    newest = newest_periods(one.pk for one in found) if is_renewal else {}
-    dated = [
-        (boundary_from(one, one.wanted_at, newest.get(one.pk)) if is_renewal else one.wanted_at, one) for one in found
-    ]
-    changes = [NextChange(subscription=one, at=at) for at, one in dated if at is not None]
-    return sorted(changes, key=lambda change: change.at)
-
-
-_CHANGES = Q(ends_first=False, in_other_currency=False)
+def next_renewals(publication: Publication, *, now: datetime, limit: int) -> Sequence[NextRenewal]:
+    """Return some of the subscriptions that change at a renewal, with when that is, as things stand: those that come first among them."""
+    changing = _in_groups(publication, now=now).filter(
+        ends_first=False, in_other_currency=False, paused_at__isnull=True
+    )
+    found = list(changing.select_related("tenant").order_by("is_later", "due_at", "pk")[:limit])
+    newest = newest_periods(one.pk for one in found)
+    dated = [(one, boundary_from(one, one.wanted_at, newest.get(one.pk))) for one in found]
+    renewals = [NextRenewal(subscription=one, at=at) for one, at in dated if at is not None]
+    return sorted(renewals, key=lambda renewal: renewal.at)
 
 
 def _in_groups(publication: Publication, *, now: datetime) -> QuerySet[Any]:
-    """Add whether a subscription changes later than the first ones may, and by what they are put in order."""
+    """Add whether a subscription changes later than the first ones may."""
     rows = with_wishes(concerned_by(publication, now=now), publication)
     if publication.cohort == Publication.Cohort.NOW:
-        is_later = _flag(Q(wanted_at__gt=_date_in_wall_time(publication)))
-        return rows.annotate(is_later=is_later, orders_at=F("wanted_at"))
-    newest = BillingPeriod.objects.filter(subscription=OuterRef("pk")).order_by("-sequence").values("ends_at")[:1]
-    # Before its first period is opened, it is that one which comes next.
-    rows = rows.annotate(orders_at=Coalesce(Subquery(newest), F("run_starts_at")))
-    return rows.annotate(is_later=_flag(Q(orders_at__lt=publication.effective_at)))
+        return rows.annotate(is_later=_flag(Q(wanted_at__gt=_date_in_wall_time(publication))))
+    # Where its period ends, or its first one begins, its next one is due.
+    return rows.annotate(is_later=_flag(Q(due_at__lt=publication.effective_at)))
 
 
 def _date_in_wall_time(publication: Publication) -> datetime:

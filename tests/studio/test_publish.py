@@ -135,12 +135,13 @@ def test_a_draft_that_must_be_mended_is_not_published(ann, world):
 def test_a_broken_guard_is_shown_and_blocks_until_somebody_else_approves(ann, ben, draft):
     break_a_guard(draft)
     shown = text(ann.get(address(draft)))
-    assert "✗ Broken: A tenant would pay 25 % more; more than 20 % is not meant to be." in shown
+    assert "✗ Broken: A customer would pay 25 % more; more than 20 % is not meant to be." in shown
     assert "The customer whose bill rises most pays 25 % more; revenue rises by 1 %. Found by backtest 7" in shown
     assert "You saved it last, so you cannot approve it yourself." in shown
     assert "Approve this version" not in shown
     refused = send(ann, draft)
     assert (refused.status_code, "Somebody else has to approve" in text(refused)) == (409, True)
+    assert "rise_percent_max" not in text(refused)
     assert "Approve this version" in text(ben.get(address(draft)))
     assert "✓ Approved by ben" in approve(ben, draft, note="Fine.")
     assert send(ben, draft).status_code == 409

@@ -51,11 +51,13 @@ def test_a_limit_of_nothing_lets_nothing_rise_or_fall():
 def test_both_are_told_in_sentences():
     limits = Limits(rise_percent_max=Decimal("20.00"), revenue_fall_percent_max=Decimal("2.50"))
     assert [one.message for one in breaches(limits, figures("25.001", "-3"))] == [
-        "A tenant would pay 25.01 % more; more than 20 % is not meant to be.",
+        "A customer would pay 25.01 % more; more than 20 % is not meant to be.",
         "Revenue would fall by 3 %; more than 2.5 % is not meant to be.",
     ]
     [of_nothing, _] = breaches(limits, figures("Infinity", "-3"))
-    assert of_nothing.message == "A tenant would pay something who pays nothing now; more than 20 % is not meant to be."
+    assert (
+        of_nothing.message == "A customer would pay something who pays nothing now; more than 20 % is not meant to be."
+    )
 
 
 def test_without_limits_nothing_is_broken():

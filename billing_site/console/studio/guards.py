@@ -11,6 +11,8 @@ from billing_site.console.studio import words
 from billing_site.console.studio.pages import MAY_LOOK, page, permitted
 from billing_site.http.problems import Invalid
 from billing_site.staff import actor_of
+from subscriptions.core.guards import Limits
+from subscriptions.core.money import plain
 from subscriptions.models import Tier
 from subscriptions.selectors.guards import limits_of
 from subscriptions.services import guards
@@ -41,7 +43,7 @@ def show(request: HttpRequest, pk: int) -> HttpResponse:
     tier = get_object_or_404(Tier.objects.select_related("guard"), pk=pk)
     may_guard = request.user.has_perm(MAY_GUARD)
     limits = limits_of(tier)
-    form = Guards(initial={name: getattr(limits, name) for name in guards.LIMITS})
+    form = Guards(initial=_initial(limits))
     if request.method == "POST":
         if not may_guard:
             raise PermissionDenied
@@ -61,6 +63,12 @@ def show(request: HttpRequest, pk: int) -> HttpResponse:
         limits=words.limits(limits),
         may_guard=may_guard,
     )
+
+
+def _initial(found: Limits) -> dict[str, str]:
+    """Return the limits as people write them: 20, not 20.00."""
+    values = ((name, getattr(found, name)) for name in guards.LIMITS)
+    return {name: plain(value) for name, value in values if value is not None}
 
 
 def _set(request: HttpRequest, tier: Tier, form: Guards) -> bool:

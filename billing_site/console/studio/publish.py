@@ -19,7 +19,7 @@ from billing_site.http.problems import DomainError
 from billing_site.staff import Moment, actor_of, explain
 from subscriptions.core.differences import differences
 from subscriptions.models import Publication, TierVersion
-from subscriptions.selectors.affected import affected_by, next_changes
+from subscriptions.selectors.affected import affected_by, next_renewals
 from subscriptions.selectors.catalog import ANSWERED_MEMBERS, live_version, version_document, with_parts
 from subscriptions.selectors.clock import wall_now
 from subscriptions.selectors.findings import findings_of
@@ -27,7 +27,7 @@ from subscriptions.selectors.guards import clearance_of, figures_of
 from subscriptions.services import approvals, catalog
 
 MAY_APPROVE = "subscriptions.add_approval"
-# How many of the subscriptions that change are named.
+# How many of those that change at renewal are named.
 NAMED_MAX = 10
 NOTE_LENGTH_MAX = 1000
 
@@ -83,7 +83,7 @@ def show(request: HttpRequest, pk: int) -> HttpResponse:
             **asked,
         )
     except DomainError as refusal:
-        return _shown(request, version, form, now=now, status=refusal.status, refusal=explain(refusal))
+        return _shown(request, version, form, now=now, status=refusal.status, refusal=refusal.detail)
     published = version.publications.get(cohort=answers["cohort"], undone_at__isnull=True)
     return HttpResponseRedirect(reverse("admin:studio_publication", args=[published.pk]))
 
@@ -167,8 +167,10 @@ def _choices(
 
 
 def _named(version: TierVersion, asked: datetime | None, *, now: datetime, cohort: str) -> list[tuple[str, str]]:
-    """Return some of the tenants that change, and when."""
-    found = next_changes(_planned(version, cohort, asked, now=now), now=now, limit=NAMED_MAX)
+    """Return some of the customers that change at their next renewal, and when that is."""
+    if cohort != Publication.Cohort.RENEWAL:
+        return []
+    found = next_renewals(_planned(version, cohort, asked, now=now), now=now, limit=NAMED_MAX)
     return [(f"{one.subscription.tenant.name} ({one.subscription.tenant.code})", words.moment(one.at)) for one in found]
 
 
