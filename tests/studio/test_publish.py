@@ -70,7 +70,7 @@ def break_a_guard(draft):
 
 def test_the_page_says_what_changes_and_for_whom(ann, draft):
     shown = text(ann.get(address(draft)))
-    assert "fee: 99.00 → 120.00" in shown
+    assert "Fee: $99.00 → $120.00 every month" in shown
     assert "Whoever has subscribed before keeps the version that they have." in shown
     # The tenant lives in June, on its clock: the period that it is in ends long before now.
     assert "1 subscription – change with the first period that begins from now on." in shown
@@ -112,7 +112,7 @@ def test_what_was_saved_meanwhile_is_not_published(ann, draft):
     assert (refused.status_code, "saved meanwhile" in text(refused)) == (412, True)
     # Now it has been seen.
     assert f'name="revision" value="{saved.revision}"' in refused.content.decode()
-    assert "fee: 99.00 → 130.00" in text(refused)
+    assert "Fee: $99.00 → $130.00 every month" in text(refused)
 
 
 @pytest.mark.parametrize("wrong", [{"cohort": "everybody"}, {"effective_at": "tomorrow"}, {"reason": "x" * 1001}])

@@ -17,11 +17,11 @@ from billing_site.console.studio import words
 from billing_site.console.studio.pages import MAY_EDIT, MAY_LOOK, page, permitted
 from billing_site.http.problems import DomainError
 from billing_site.staff import Moment, actor_of, explain
-from subscriptions.core.differences import differences
 from subscriptions.models import Publication, TierVersion
 from subscriptions.selectors.affected import affected_by, next_renewals
-from subscriptions.selectors.catalog import ANSWERED_MEMBERS, live_version, version_document, with_parts
+from subscriptions.selectors.catalog import live_version, with_parts
 from subscriptions.selectors.clock import wall_now
+from subscriptions.selectors.describing import version_changes_in_words
 from subscriptions.selectors.findings import findings_of
 from subscriptions.selectors.guards import clearance_of, figures_of
 from subscriptions.services import approvals, catalog
@@ -178,12 +178,7 @@ def _changes(version: TierVersion, live: TierVersion | None) -> list[str]:
     """Return in words what differs from what new subscribers get now."""
     if live is None or live.pk == version.pk:
         return []
-    before, after = (
-        version_document(with_parts(TierVersion.objects.filter(pk=live.pk)).get()),
-        version_document(version),
-    )
-    ours = dict.fromkeys(ANSWERED_MEMBERS)
-    return list(differences({**before, **ours}, {**after, **ours}))
+    return version_changes_in_words(with_parts(TierVersion.objects.filter(pk=live.pk)).get(), version)
 
 
 def _clearance(request: HttpRequest, version: TierVersion) -> dict[str, Any]:
