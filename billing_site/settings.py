@@ -249,6 +249,11 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
 }
 
+# --- Prices ---------------------------------------------------------------------------------------------------------
+
+# Whether somebody else than who saved a version, and than who publishes it, has to approve every version.
+PUBLISHING_NEEDS_APPROVAL = env.bool("PUBLISHING_NEEDS_APPROVAL", default=False)
+
 # --- Logs: one line per happening, JSON where a machine reads them --------------------------------------------------
 
 _for_machines = env.bool("LOG_JSON", default=not DEBUG)

@@ -36,7 +36,14 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("REDIS_URL", instance.redis_url)
     # The developer's own .env, and a `make run` beside the tests, are none of their business.
     os.environ.update(ENV_FILE="", DATA_DIR=str(data_dir), SECRET_KEY=instance.secret_key, DEBUG="0")
-    for name in ("SITE_URL", "ALLOWED_HOSTS", "CELERY_BROKER_URL", "EMAIL_URL", "LOG_JSON"):
+    for name in (
+        "SITE_URL",
+        "ALLOWED_HOSTS",
+        "CELERY_BROKER_URL",
+        "EMAIL_URL",
+        "LOG_JSON",
+        "PUBLISHING_NEEDS_APPROVAL",
+    ):
         os.environ.pop(name, None)
     os.environ["DJANGO_SETTINGS_MODULE"] = "billing_site.settings"
     from django.conf import settings

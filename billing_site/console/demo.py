@@ -20,7 +20,7 @@ from invoices.services.subscribing import start_subscription
 from metering.services.ingest import record_events
 from metering.services.requests import ACCEPTED, DUPLICATE, NewEvent, Record
 from subscriptions.models import BillingPeriod, Subscription, TestClock, TierVersion
-from subscriptions.services import catalog, clocks, tenants
+from subscriptions.services import approvals, catalog, clocks, tenants
 
 ACTOR = "demo"
 CLOCK = "demo-clock"
@@ -251,6 +251,8 @@ def _publish(code: str, *, now: datetime, effective_at: datetime) -> TierVersion
     tier = catalog.create_tier(code=code, name=f"{name} (demo)", actor=ACTOR)
     document = {"currency": "USD", "interval": "month", "fee": fee, "charges": charges}
     version = catalog.create_version(tier=tier, document=document, actor=ACTOR)
+    # Where a second person has to agree, the demo has one.
+    approvals.approve(version_id=version.pk, expected_revision=version.revision, now=now, actor=f"{ACTOR}-reviewer")
     return catalog.publish(version_id=version.pk, now=now, effective_at=effective_at, actor=ACTOR)
 
 

@@ -12,9 +12,12 @@ ROLES: dict[str, dict[str, tuple[str, ...]]] = {
         "subscriptions.tier": ("add", "change"),
         "subscriptions.tierversion": ("add", "change"),
         "subscriptions.publication": ("change",),
+        "subscriptions.priceguard": ("change",),
+        "subscriptions.approval": ("add",),
         "subscriptions.testclock": ("add", "change"),
     },
     "finance": {
+        "subscriptions.approval": ("add",),
         "subscriptions.tenant": ("add", "change", "release"),
         "subscriptions.subscription": ("add", "change"),
         "subscriptions.scheduledchange": ("change",),

@@ -13,6 +13,7 @@ from django.db import transaction
 
 from billing_site.database import run_with_retries
 from subscriptions.models import Publication
+from subscriptions.selectors.affected import to_plan
 from subscriptions.services import publications
 
 # Subscriptions per transaction: closings and changes of theirs wait for as long as one takes.
@@ -39,7 +40,7 @@ def plan(*, now: datetime, seconds_max: float | None = None, chunk: int = CHUNK)
             written += len(ids)
             if _is_over(ends_at):
                 return written
-        if not publications.to_plan(publication, now=now).exists():
+        if not to_plan(publication, now=now).exists():
             publications.mark_planned(publication=publication, now=now)
     return written
 
@@ -47,7 +48,7 @@ def plan(*, now: datetime, seconds_max: float | None = None, chunk: int = CHUNK)
 @transaction.atomic
 def _plan_chunk(publication: Publication, now: datetime, after: int, chunk: int) -> list[int]:
     """Schedule the change for the next subscriptions by id that nobody holds, and return their ids."""
-    wanted = publications.to_plan(publication, now=now).filter(pk__gt=after).order_by("pk")
+    wanted = to_plan(publication, now=now).filter(pk__gt=after).order_by("pk")
     free = wanted.select_for_update(no_key=True, of=("self",), skip_locked=True)
     locked = list(free[:chunk])
     publications.schedule_all(publication=publication, subscriptions=locked)

@@ -48,7 +48,7 @@ class PublicationAdmin(ReadOnlyAdmin):
         "undo": lambda publication: publication.undone_at is None and publication.effective_at > wall_now()
     }
     _subscriptions = shown("subscriptions", _progress)
-    fields = ["version", "cohort", "effective_at", "published_by", "planned_at", "undone_at", _subscriptions]
+    fields = ["version", "cohort", "effective_at", "published_by", "reason", "planned_at", "undone_at", _subscriptions]
     readonly_fields = [_subscriptions]
 
     @admin.action(description="Undo", permissions=["operate"])

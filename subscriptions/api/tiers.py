@@ -27,6 +27,7 @@ from billing_site.http.serializers import (
     TextField,
     TimestampField,
 )
+from subscriptions.core.money import plain
 from subscriptions.models import Tier, TierVersion
 from subscriptions.selectors.catalog import (
     get_tier,
@@ -38,17 +39,17 @@ from subscriptions.selectors.catalog import (
     with_parts,
 )
 from subscriptions.selectors.clock import wall_now
-from subscriptions.selectors.findings import FINDINGS_SCHEMA, finding_document, findings_of
-from subscriptions.services import catalog, publications
+from subscriptions.selectors.guards import limits_of
+from subscriptions.services import catalog, guards
 from subscriptions.services.version_documents import TRIAL_DAYS_MAX
 
 COHORTS = ("new", "renewal", "now")
 
-_NUMBER = OpenApiParameter("number", OpenApiTypes.INT, OpenApiParameter.PATH, description="1, 2, 3 … within the tier.")
+NUMBER = OpenApiParameter("number", OpenApiTypes.INT, OpenApiParameter.PATH, description="1, 2, 3 … within the tier.")
 _READ_WITH = 'The ETag that the draft was read with, such as `"3"`; `*` for whatever it is now.'
-_IF_MATCH = OpenApiParameter("If-Match", location="header", description=_READ_WITH)
-_IF_MATCH_REQUIRED = OpenApiParameter("If-Match", location="header", description=_READ_WITH, required=True)
-_ETAG = OpenApiParameter("ETag", location="header", description="Its revision, for If-Match.", response=[200, 201])
+IF_MATCH = OpenApiParameter("If-Match", location="header", description=_READ_WITH)
+IF_MATCH_REQUIRED = OpenApiParameter("If-Match", location="header", description=_READ_WITH, required=True)
+ETAG = OpenApiParameter("ETag", location="header", description="Its revision, for If-Match.", response=[200, 201])
 
 _VERSION_DESCRIPTION = """
 Only `currency` is required; what is absent or null has its default. Amounts and quantities may be strings or numbers, and are answered as strings.
@@ -77,6 +78,35 @@ class PreconditionRequired(DomainError):
     title = "The header If-Match is required"
 
 
+class GuardsDocument(StrictSerializer):
+    """What a new price may do before a second person has to approve it, as a backtest finds it; null: as much as it likes."""
+
+    rise_percent_max = DecimalStringField(
+        required=False,
+        allow_null=True,
+        minimum=0,
+        max_integer_digits=7,
+        max_decimals=2,
+        help_text="By how many percent any one tenant's bills may rise.",
+    )
+    revenue_fall_percent_max = DecimalStringField(
+        required=False,
+        allow_null=True,
+        minimum=0,
+        max_integer_digits=3,
+        max_decimals=2,
+        help_text="By how many percent the bills of all tenants together may fall.",
+    )
+
+
+class TierChanges(StrictSerializer):
+    """What of a tier may change; what is absent stays, of the guards too."""
+
+    name = TextField(required=False)
+    description = TextField(max_length=5000, multiline=True, allow_blank=True, required=False)
+    guards = GuardsDocument(required=False)
+
+
 class TierInput(StrictSerializer):
     """A new tier."""
 
@@ -94,6 +124,7 @@ class TierDocument(serializers.Serializer[Any]):
     live_version = serializers.IntegerField(
         allow_null=True, help_text="The number of the version that who subscribes now gets."
     )
+    guards = GuardsDocument()
     created_at = TimestampField()
 
 
@@ -147,6 +178,7 @@ class PublicationDocument(serializers.Serializer[Any]):
     cohort = serializers.ChoiceField(COHORTS)
     effective_at = TimestampField()
     published_by = serializers.CharField()
+    reason = serializers.CharField(help_text="Why, in the words of who published it.")
     planned_at = TimestampField(
         allow_null=True, help_text="When each subscription that it concerns had its change; null while that goes on."
     )
@@ -165,44 +197,20 @@ class VersionDocument(VersionInput):
     publications = PublicationDocument(many=True, help_text="Those that were undone among them, the oldest first.")
 
 
-@extend_schema_field(FINDINGS_SCHEMA)
-class FindingsField(AsGivenField):
-    """What the linter found."""
-
-
-class PublishedDocument(VersionDocument):
-    """A version of a tier, and what the linter warns of in it."""
-
-    findings = FindingsField(help_text="Without those that need usage: see /findings.")
-
-
-class PublishInput(StrictSerializer):
-    """When a version takes effect, and for whom."""
-
-    effective_at = TimestampField(
-        required=False,
-        help_text="Now if absent. For the cohort new, the past concerns test clocks and back-dated starts only; for now, "
-        "subscriptions change when it is published at the earliest.",
-    )
-    cohort = serializers.ChoiceField(
-        COHORTS,
-        help_text="new: who subscribes from then on. renewal: also the tier's subscriptions, with their first period that begins "
-        "then or later. now: also those, at that instant, by the version's terms of change.",
-    )
-
-
-class UndoPublicationInput(StrictSerializer):
-    """Which publication is taken back."""
-
-    cohort = serializers.ChoiceField(COHORTS, required=False, help_text="Needed where several are still to come.")
-
-
 def _tier_shown(tier: Tier, live_number: int | None) -> dict[str, Any]:
     described = {"code": tier.code, "name": tier.name, "description": tier.description}
-    return {**described, "live_version": live_number, "created_at": tier.created_at}
+    limits = limits_of(tier)
+    percents = {name: getattr(limits, name) for name in guards.LIMITS}
+    shown = {name: None if percent is None else plain(percent) for name, percent in percents.items()}
+    return {**described, "live_version": live_number, "guards": shown, "created_at": tier.created_at}
 
 
-def _version_answer(version: TierVersion, *, status: int = 200, **further: Any) -> Response:
+def _with_live_number(tier: Tier) -> dict[str, Any]:
+    live = live_version(tier, at=wall_now())
+    return _tier_shown(tier, live.number if live else None)
+
+
+def version_answer(version: TierVersion, *, status: int = 200, **further: Any) -> Response:
     return Response(
         {**version_document_with_progress(version), **further}, status=status, headers={"ETag": _etag(version)}
     )
@@ -212,7 +220,7 @@ def _etag(version: TierVersion) -> str:
     return f'"{version.revision}"'
 
 
-def _expected_revision(request: Request, version: TierVersion) -> int | None:
+def expected_revision(request: Request, version: TierVersion) -> int | None:
     """
     Return the revision that the caller's If-Match names, None without one. Raises StaleRevision (412).
 
@@ -240,7 +248,7 @@ class Tiers(APIView):
     def get(self, request: Request) -> Response:
         """List them all, each with its live version's number."""
         PAGE_PARAMETERS.read(request)
-        tiers: Any = tiers_with_live_number(at=wall_now())
+        tiers: Any = tiers_with_live_number(at=wall_now()).select_related("guard")
         return page(request, tiers, ordering=("code",), serialize=lambda tier: _tier_shown(tier, tier.live_number))
 
     @extend_schema(operation_id="create_tier", summary="Make a tier", request=TierInput, responses={201: TierDocument})
@@ -255,15 +263,31 @@ class Tiers(APIView):
 class TierByCode(APIView):
     """One offer."""
 
-    required_scopes = {"GET": "read"}
+    required_scopes = {"GET": "read", "PATCH": "manage"}
 
     @extend_schema(operation_id="get_tier", summary="Show a tier", responses=TierDocument)
     def get(self, request: Request, tier: str) -> Response:
         """Show it with its live version's number, null before the first publication takes effect."""
         NO_PARAMETERS.read(request)
         found = get_tier(tier)
-        live = live_version(found, at=wall_now())
-        return Response(_tier_shown(found, live.number if live else None))
+        return Response(_with_live_number(found))
+
+    @extend_schema(
+        operation_id="update_tier",
+        summary="Change a tier's name, description or guards",
+        description="Guards are asked whenever a version of the tier is published: then it needs a backtest of the version as it is, and, "
+        "where that finds more than a guard allows, somebody else's approval.",
+        request=TierChanges,
+        responses=TierDocument,
+    )
+    def patch(self, request: Request, tier: str) -> Response:
+        """Nothing of it changes what has been published."""
+        NO_PARAMETERS.read(request)
+        found = get_tier(tier)
+        given = TierChanges.checked(request.data)
+        limits = given.pop("guards", {})
+        updated = catalog.update_tier(tier_id=found.pk, changes=given, limits=limits, actor=actor_of(request))
+        return Response(_with_live_number(updated))
 
 
 class Versions(APIView):
@@ -287,7 +311,7 @@ class Versions(APIView):
         operation_id="create_tier_version",
         summary="Make a tier's next draft",
         description=f"Without a document, the draft starts as a copy of the newest version.\n{_VERSION_DESCRIPTION}",
-        parameters=[_ETAG],
+        parameters=[ETAG],
         request=VersionInput,
         examples=[_EXAMPLE],
         responses={201: VersionDocument},
@@ -298,7 +322,7 @@ class Versions(APIView):
         found = get_tier(tier)
         document = None if request.data == {} else request.data
         version = catalog.create_version(tier=found, document=document, actor=actor_of(request))
-        return _version_answer(version, status=201)
+        return version_answer(version, status=201)
 
 
 class VersionByNumber(APIView):
@@ -309,20 +333,20 @@ class VersionByNumber(APIView):
     @extend_schema(
         operation_id="get_tier_version",
         summary="Show a version",
-        parameters=[_NUMBER, _ETAG],
+        parameters=[NUMBER, ETAG],
         responses=VersionDocument,
     )
     def get(self, request: Request, tier: str, number: str) -> Response:
         """Show it whole, with how far its publications are."""
         NO_PARAMETERS.read(request)
-        return _version_answer(get_version(get_tier(tier), int(number)))
+        return version_answer(get_version(get_tier(tier), int(number)))
 
     @extend_schema(
         operation_id="save_tier_version",
         summary="Replace a draft whole",
         description=f"A published version is final (409). What only the answer has may stay in the document, as it was "
         f"answered.\n{_VERSION_DESCRIPTION}",
-        parameters=[_NUMBER, _IF_MATCH_REQUIRED, _ETAG],
+        parameters=[NUMBER, IF_MATCH_REQUIRED, ETAG],
         request=VersionInput,
         examples=[_EXAMPLE],
         responses=VersionDocument,
@@ -331,60 +355,10 @@ class VersionByNumber(APIView):
         """428 without If-Match; 412 when somebody saved it meanwhile."""
         NO_PARAMETERS.read(request)
         version = get_version(get_tier(tier), int(number))
-        revision = _expected_revision(request, version)
+        revision = expected_revision(request, version)
         if revision is None:
             raise PreconditionRequired("Send the ETag that the draft was read with in the header If-Match.")
         saved = catalog.save_draft(
             version_id=version.pk, document=request.data, expected_revision=revision, actor=actor_of(request)
         )
-        return _version_answer(saved)
-
-
-class Publish(APIView):
-    """Making a version live, and a draft final."""
-
-    required_scopes = {"POST": "manage"}
-
-    @extend_schema(
-        operation_id="publish_tier_version",
-        summary="Publish a version to a cohort",
-        description="A draft is final from here on. Subscriptions of the tier get their change scheduled shortly: the version's `publications` "
-        "say how far that is. 409 when it is published to that cohort already, 422 for terms that this release cannot carry out, and "
-        "(`blocked_by_linter`) for prices that cannot be meant; what the linter only warns of comes with the answer.",
-        parameters=[_NUMBER, _IF_MATCH, _ETAG],
-        request=PublishInput,
-        responses=PublishedDocument,
-    )
-    def post(self, request: Request, tier: str, number: str) -> Response:
-        """Publish what was read, if it says so."""
-        NO_PARAMETERS.read(request)
-        version = get_version(get_tier(tier), int(number))
-        given = PublishInput.checked(request.data)
-        revision = _expected_revision(request, version)
-        terms = {**given, "expected_revision": revision, "actor": actor_of(request)}
-        published = catalog.publish(version_id=version.pk, now=wall_now(), **terms)
-        findings = [finding_document(finding) for finding in findings_of(published)]
-        return _version_answer(published, findings=findings)
-
-
-class UndoPublication(APIView):
-    """Taking a publication back before it takes effect."""
-
-    required_scopes = {"POST": "manage"}
-
-    @extend_schema(
-        operation_id="undo_tier_version",
-        summary="Undo a publication that is to come",
-        description="Until its `effective_at`. The version stays final, and may be published again. 409 when nothing of it is still to come, or "
-        "when several publications are and none is named.",
-        parameters=[_NUMBER, _ETAG],
-        request=UndoPublicationInput,
-        responses=VersionDocument,
-    )
-    def post(self, request: Request, tier: str, number: str) -> Response:
-        """None of its changes is carried out from here on."""
-        NO_PARAMETERS.read(request)
-        version = get_version(get_tier(tier), int(number))
-        given = UndoPublicationInput.checked(request.data)
-        publications.undo_publication(version_id=version.pk, now=wall_now(), actor=actor_of(request), **given)
-        return _version_answer(get_version(version.tier, version.number))
+        return version_answer(saved)

@@ -3,8 +3,9 @@
 from django.urls import URLPattern, URLResolver, path, re_path
 
 from subscriptions.api.meters import MeterByCode, Meters
+from subscriptions.api.publishing import Approve, Publish, UndoPublication
 from subscriptions.api.tenants import Features, TenantById, Tenants
-from subscriptions.api.tiers import Publish, TierByCode, Tiers, UndoPublication, VersionByNumber, Versions
+from subscriptions.api.tiers import TierByCode, Tiers, VersionByNumber, Versions
 
 # Only what may be an id reaches a view; anything else is no address.
 _CODE = "[A-Za-z0-9._:@-]{1,100}"
@@ -21,6 +22,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     re_path(rf"{_TIER}/versions\Z", Versions.as_view(), name="tier-versions"),
     re_path(rf"{_VERSION}\Z", VersionByNumber.as_view(), name="tier-version"),
     re_path(rf"{_VERSION}/publish\Z", Publish.as_view(), name="tier-version-publish"),
+    re_path(rf"{_VERSION}/approve\Z", Approve.as_view(), name="tier-version-approve"),
     re_path(rf"{_VERSION}/undo\Z", UndoPublication.as_view(), name="tier-version-undo"),
     path("tenants", Tenants.as_view(), name="tenants"),
     re_path(rf"{_TENANT}\Z", TenantById.as_view(), name="tenant"),

@@ -82,6 +82,8 @@ class TierVersion(models.Model):
     number = models.PositiveIntegerField()
     # Counts the draft's saves; a save names the revision it was made from (If-Match).
     revision = models.PositiveIntegerField(default=1)
+    # Who did that last, as the audit names actors: somebody else approves it, where approval is needed.
+    saved_by = models.CharField(max_length=200, blank=True, default="")
     currency = models.CharField(max_length=3)
     interval = models.CharField(max_length=12, choices=[(one.value, one.value) for one in Interval])
     interval_count = models.PositiveSmallIntegerField(default=1)
@@ -223,6 +225,8 @@ class Publication(models.Model):
     effective_at = models.DateTimeField()
     # Who asked for it, as the audit names actors.
     published_by = models.CharField(max_length=200, blank=True, default="")
+    # Why, in their words.
+    reason = models.TextField(blank=True, default="")
     # When all subscriptions that it concerns had their change scheduled; empty while that goes on.
     planned_at = models.DateTimeField(null=True, blank=True)
     # Taken back before it took effect.

@@ -266,7 +266,7 @@ def progress_of(publication: Publication) -> dict[str, int]:
 
 
 def _publication_document(publication: Publication) -> dict[str, Any]:
-    members = ("cohort", "effective_at", "published_by", "planned_at", "undone_at")
+    members = ("cohort", "effective_at", "published_by", "reason", "planned_at", "undone_at")
     return {name: getattr(publication, name) for name in members}
 
 

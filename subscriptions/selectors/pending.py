@@ -56,13 +56,13 @@ def pending_changes(
 def _expected_at(subscription: Subscription, change: ScheduledChange, newest: BillingPeriod | None) -> datetime | None:
     expected: datetime | None = change.wanted_at
     if change.at_boundary:
-        expected = _boundary_from(subscription, change.wanted_at, newest)
+        expected = boundary_from(subscription, change.wanted_at, newest)
     is_late = expected is not None and subscription.ends_at is not None and expected >= subscription.ends_at
     return None if is_late else expected
 
 
-def _boundary_from(subscription: Subscription, wanted_at: datetime, newest: BillingPeriod | None) -> datetime | None:
-    """Return the first boundary at the instant or later, as things stand; None while it is paused."""
+def boundary_from(subscription: Subscription, wanted_at: datetime, newest: BillingPeriod | None) -> datetime | None:
+    """Return the first boundary at the instant or later, as things stand; None while it is paused. `newest` is its newest period."""
     if subscription.paused_at is not None:
         return None
     first = subscription.run_starts_at if newest is None else newest.ends_at

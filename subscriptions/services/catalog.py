@@ -6,6 +6,7 @@ A draft is one document, saved whole (`version_documents` judges it). A publishe
 
 from collections.abc import Mapping
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from django.db import transaction
@@ -15,7 +16,7 @@ from billing_site.http.problems import DomainError
 from subscriptions.core.price_documents import price_document
 from subscriptions.models import Charge, Feature, Meter, PriceBand, Publication, Tier, TierVersion
 from subscriptions.selectors.catalog import ANSWERED_MEMBERS, CatalogItemNotFound, version_document, with_parts
-from subscriptions.services import audit, publications, uniqueness
+from subscriptions.services import audit, guards, publications, uniqueness
 from subscriptions.services.charge_documents import ChargeDraft
 from subscriptions.services.linting import check_lint
 from subscriptions.services.meter_documents import read_counting
@@ -114,11 +115,19 @@ def create_tier(*, code: str, name: str, actor: str, description: str = "") -> T
 
 
 @transaction.atomic
-def update_tier(*, tier_id: int, changes: Mapping[str, Any], actor: str) -> Tier:
-    """Change the members of TIER_CHANGEABLE that `changes` names; without a difference nothing is written."""
+def update_tier(
+    *, tier_id: int, changes: Mapping[str, Any], actor: str, limits: Mapping[str, Decimal | None] | None = None
+) -> Tier:
+    """
+    Change the members of TIER_CHANGEABLE that `changes` names, and the guards that `limits` names; without a difference nothing is written.
+
+    Raises Invalid (422) for what is no limit: see `guards.set_guards`.
+    """
     assert set(changes) <= set(TIER_CHANGEABLE), f"fixed members of a tier: {set(changes) - set(TIER_CHANGEABLE)}"
     tier = Tier.objects.select_for_update(no_key=True, of=("self",)).get(pk=tier_id)
     _update(tier, changes, TIER_CHANGEABLE, actor)
+    if limits:
+        guards.set_guards(tier_id=tier_id, limits=limits, actor=actor)
     return tier
 
 
@@ -134,7 +143,7 @@ def create_version(*, tier: Tier, actor: str, document: object = None) -> TierVe
     newest = locked.versions.aggregate(number=Max("number"))["number"] or 0
     draft = read_version(_document_of(locked, newest) if document is None else document)
     version = TierVersion(tier=locked, number=newest + 1, revision=0)
-    _write(version, draft)
+    _write(version, draft, actor)
     saved = _loaded(version.pk)
     audit.record(actor=actor, action="draft", instance=saved, after=_recorded(saved))
     return saved
@@ -152,7 +161,7 @@ def save_draft(*, version_id: int, document: object, expected_revision: int, act
     version = _locked_draft(version_id, expected_revision)
     shown = version_document(version)
     before = _recorded(version)
-    _write(version, read_version(document, answered={name: shown[name] for name in ANSWERED_MEMBERS}))
+    _write(version, read_version(document, answered={name: shown[name] for name in ANSWERED_MEMBERS}), actor)
     saved = _loaded(version.pk)
     changed = audit.changes(before, _recorded(saved))
     audit.record(actor=actor, action="save_draft", instance=saved, before=changed[0], after=changed[1])
@@ -168,6 +177,7 @@ def publish(
     effective_at: datetime | None = None,
     cohort: str = Publication.Cohort.NEW.value,
     expected_revision: int | None = None,
+    reason: str = "",
 ) -> TierVersion:
     """
     Make a version live for a cohort from `effective_at` (default: `now`, wall time) on, and final if it is a draft.
@@ -175,10 +185,11 @@ def publish(
     `new`: for who subscribes from then on. `renewal`: also for the subscriptions that the tier has, with their first period that begins then or
     later. `now`: also for those, at that instant, by the version's terms of change. Each has its change scheduled shortly (`publications`). For
     `new`, an `effective_at` in the past concerns test clocks and back-dated starts only. With `expected_revision` exactly what was read is
-    published. Raises VersionPublished (409) where it is published to that cohort, StaleRevision (412), TermsNotAvailable (422) for terms that
-    this release cannot carry out, BlockedByLinter (422) for prices that nobody can mean, and ValueError for an unknown cohort.
+    published; `reason` is kept with the publication. Raises VersionPublished (409) where it is published to that cohort, StaleRevision (412),
+    TermsNotAvailable (422) for terms that this release cannot carry out, BlockedByLinter (422) for prices that nobody can mean,
+    BacktestNeeded, GuardBroken and ApprovalNeeded (409) while `guards` keep it back, and ValueError for an unknown cohort.
     """
-    version = _locked(version_id, expected_revision)
+    version = locked_version(version_id, expected_revision)
     if version.publications.filter(cohort=cohort, undone_at__isnull=True).exists():
         raise VersionPublished(f"Version {version.number} of {version.tier.code} is published to the cohort {cohort}.")
     # Against who comes to the tier meanwhile: see `publications.join`.
@@ -186,6 +197,8 @@ def publish(
     if not version.is_published:
         check_publishable(version_document(version))
         check_lint(version)
+    guards.check_publishable_by(version, actor=actor)
+    if not version.is_published:
         version.published_at = now
         version.save(update_fields=["published_at"])
     effective_at = effective_at or now
@@ -194,12 +207,13 @@ def publish(
         cohort=Publication.Cohort(cohort),
         effective_at=effective_at,
         published_by=actor[:200],
+        reason=reason,
         planned_at=now if cohort == Publication.Cohort.NEW else None,
     )
     if cohort != Publication.Cohort.NEW:
         publications.ring()
     after = {"revision": version.revision, "cohort": cohort, "effective_at": effective_at}
-    audit.record(actor=actor, action="publish", instance=version, after=after)
+    audit.record(actor=actor, action="publish", instance=version, after=after, reason=reason)
     return _loaded(version.pk)
 
 
@@ -214,7 +228,7 @@ def _update(instance: Meter | Tier, changes: Mapping[str, Any], changeable: tupl
 
 
 def _locked_draft(version_id: int, expected_revision: int) -> TierVersion:
-    version = _locked(version_id, None)
+    version = locked_version(version_id, None)
     if version.is_published:
         raise VersionPublished(
             f"Version {version.number} of {version.tier.code} is published and final; make a new one."
@@ -223,7 +237,8 @@ def _locked_draft(version_id: int, expected_revision: int) -> TierVersion:
     return version
 
 
-def _locked(version_id: int, expected_revision: int | None) -> TierVersion:
+def locked_version(version_id: int, expected_revision: int | None) -> TierVersion:
+    """Return a version with its parts, locked until the transaction ends. Raises CatalogItemNotFound (404), StaleRevision (412)."""
     if TierVersion.objects.select_for_update(no_key=True, of=("self",)).filter(pk=version_id).first() is None:
         raise CatalogItemNotFound("There is no such version.")
     version = _loaded(version_id)
@@ -252,11 +267,12 @@ def _recorded(version: TierVersion) -> dict[str, Any]:
     return {name: value for name, value in document.items() if name not in ANSWERED_MEMBERS}
 
 
-def _write(version: TierVersion, draft: VersionDraft) -> None:
+def _write(version: TierVersion, draft: VersionDraft, actor: str) -> None:
     """Write the version's row, and all of its parts anew."""
     for name in _VERSION_COLUMNS:
         setattr(version, name, getattr(draft, name))
     version.revision += 1
+    version.saved_by = actor[:200]
     version.save()
     version.charges.all().delete()
     version.features.all().delete()

@@ -22,6 +22,7 @@ from subscriptions.models import Meter, Publication, Tier, TierVersion
 from subscriptions.selectors.catalog import with_parts
 from subscriptions.selectors.catalog_text import METER_MEMBERS, catalog_document, meter_document, stored_version
 from subscriptions.services import catalog
+from subscriptions.services.guards import NotCleared
 from subscriptions.services.meter_documents import PRECISION_MAX, WINDOW_DAYS_MAX, read_counting
 from subscriptions.services.reading import code, listed, text_of, whole
 from subscriptions.services.version_documents import read_version
@@ -135,7 +136,7 @@ class _Import:
         """Take one entry; the faults that a writer names are named by their place in the whole text."""
         try:
             take(entry, path, *further)
-        except Invalid as refusal:
+        except (Invalid, NotCleared) as refusal:
             for error in refusal.errors or [("", refusal.code, refusal.detail)]:
                 self.reading.fault(join(path, error[0]) if error[0] else path, error[1], error[2])
 

@@ -5,23 +5,19 @@ Planning runs beside everything else, in chunks (`invoices.services.publishing`)
 not carry changes out: at a boundary that is `succession`'s, at an instant `invoices.services.changing`'s.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import datetime
 
 from django.db import connection, transaction
-from django.db.models import Exists, Max, OuterRef, Q, QuerySet, Value
-from django.db.models.functions import Coalesce
+from django.db.models import Exists, OuterRef, Q
 
 from billing_site import doorbell
 from billing_site.database import among
 from billing_site.http.problems import DomainError
 from subscriptions.core.changes import Choices
-from subscriptions.models import BillingPeriod, Publication, ScheduledChange, Subscription, Tenant, TierVersion
+from subscriptions.models import Publication, ScheduledChange, Subscription
+from subscriptions.selectors.affected import with_wishes
 from subscriptions.services import audit
-
-# A publication that is dated back by more than this concerns nobody's past: the subscriptions change when it is planned. By less, it was meant
-# to take effect at once, and does so as of its date however late its changes are carried out.
-BACK_DATED = timedelta(minutes=5)
 
 
 class NoPublicationToUndo(DomainError):
@@ -72,27 +68,15 @@ def schedule_all(*, publication: Publication, subscriptions: Sequence[Subscripti
     """
     Schedule the publication's change for subscriptions whose locks the caller holds; once for each, however often it is called.
 
-    `renewal`: with the first period that begins at `effective_at` or later. `now`: at that instant; at the tenant's own time where a test clock
-    has passed it, at the start of a subscription that starts later, and never in a period that has closed. Who ends before, or pays in another
-    currency, stays as it is: its change is dropped at once, to be seen.
+    From when on each wants it is said by `with_wishes`. Who ends before, or pays in another currency, stays as it is: its change is dropped at
+    once, to be seen.
     """
-    wanted_at = _wanted_at(publication, subscriptions)
-    tenants = Tenant.objects.filter(among("pk", {one.tenant_id for one in subscriptions}))
-    currencies = dict(tenants.values_list("pk", "currency"))
-    rows = []
-    for one in subscriptions:
-        stays = one.ends_at is not None and (_is_renewal(publication) or wanted_at[one.pk] >= one.ends_at)
-        stays = stays or currencies[one.tenant_id] != publication.version.currency
-        rows.append(_change_of(publication, one, wanted_at[one.pk], is_dropped=stays))
+    locked = Subscription.objects.filter(among("pk", (one.pk for one in subscriptions)))
+    rows = [
+        _change_of(publication, one, one.wanted_at, is_dropped=one.ends_first or one.in_other_currency)
+        for one in with_wishes(locked, publication).order_by("pk")
+    ]
     ScheduledChange.objects.bulk_create(rows, ignore_conflicts=True)
-
-
-def to_plan(publication: Publication, *, now: datetime) -> QuerySet[Subscription]:
-    """Return the subscriptions of its tier that have not ended by their tenant's time, are on another version, and have no change of it yet."""
-    planned = ScheduledChange.objects.filter(publication=publication, subscription=OuterRef("pk"))
-    others = TierVersion.objects.filter(tier=publication.version.tier_id).exclude(pk=publication.version_id)
-    lasting = Q(ends_at__isnull=True) | Q(ends_at__gt=Coalesce("tenant__test_clock__now", Value(now)))
-    return Subscription.objects.filter(lasting, ~Exists(planned), version__in=others)
 
 
 @transaction.atomic
@@ -156,24 +140,6 @@ def _hold_tier(tier_id: int) -> None:
     """Hold the tier against publications until the transaction ends; others may hold it, too."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1 FROM subscriptions_tier WHERE id = %s FOR SHARE", [tier_id])
-
-
-def _wanted_at(publication: Publication, subscriptions: Iterable[Subscription]) -> Mapping[int, datetime]:
-    """Return from when on each subscription wants its change, by its id."""
-    effective_at = publication.effective_at
-    if _is_renewal(publication):
-        return {one.pk: effective_at for one in subscriptions}
-    by_id = {one.pk: one for one in subscriptions}
-    closed = BillingPeriod.objects.filter(among("subscription_id", by_id), closed_at__isnull=False)
-    closed_until = dict(closed.values_list("subscription_id").annotate(Max("ends_at")))
-    on_clocks = Subscription.objects.filter(among("pk", by_id), tenant__test_clock__isnull=False)
-    times = dict(on_clocks.values_list("pk", "tenant__test_clock__now"))
-    is_back_dated = effective_at < publication.created_at - BACK_DATED
-    wall = publication.created_at if is_back_dated else effective_at
-    return {
-        pk: max(effective_at, times.get(pk, wall), closed_until.get(pk, effective_at), one.starts_at)
-        for pk, one in by_id.items()
-    }
 
 
 def _change_of(
