@@ -3,9 +3,9 @@
 from django.contrib.admin import AdminSite
 from django.urls import URLPattern, path
 
-from billing_site.console.studio import calculator, catalog_text, comparing, home
+from billing_site.console.studio import calculator, catalog_text, comparing, copying, editor, home
 
-PAGES = (home, calculator, comparing, catalog_text)
+PAGES = (home, editor, copying, calculator, comparing, catalog_text)
 
 
 def studio_urls(site: AdminSite) -> list[URLPattern]:
