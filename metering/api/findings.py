@@ -11,10 +11,10 @@ from rest_framework.views import APIView
 
 from billing_site.http.queries import NO_PARAMETERS
 from billing_site.http.serializers import AsGivenField
-from metering.selectors.linting import unpriced_usage
-from subscriptions.selectors.catalog import get_tier, get_version
+from metering.selectors.linting import all_findings
+from subscriptions.selectors.catalog import get_tier, get_version, version_terms
 from subscriptions.selectors.clock import wall_now
-from subscriptions.selectors.findings import FINDINGS_SCHEMA, finding_document, findings_of
+from subscriptions.selectors.findings import FINDINGS_SCHEMA, finding_document
 
 _NUMBER = OpenApiParameter("number", OpenApiTypes.INT, OpenApiParameter.PATH, description="1, 2, 3 … within the tier.")
 
@@ -50,5 +50,5 @@ class Findings(APIView):
         """
         NO_PARAMETERS.read(request)
         version = get_version(get_tier(tier), int(number))
-        findings = [*findings_of(version), *unpriced_usage(version, now=wall_now())]
+        findings = all_findings(version_terms(version), now=wall_now())
         return Response({"findings": [finding_document(finding) for finding in findings]})

@@ -1,4 +1,4 @@
-"""What the linter sees in usage: dimension values that a version would not price."""
+"""What the linter sees in usage: dimension values that a version would not price. With it, all that the linter says of a version."""
 
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -10,20 +10,26 @@ from metering.core.measuring import DimensionSet, dimension_set
 from metering.models import SegmentTotal
 from subscriptions.core.linting import Finding, Rule
 from subscriptions.core.money import plain
-from subscriptions.models import Charge, TierVersion
+from subscriptions.selectors.catalog import UsageCharge, VersionTerms
+from subscriptions.selectors.findings import findings_in
 
 LOOKED_AT = timedelta(days=31)
 SETS_SHOWN_MAX = 20
 
 
-def unpriced_usage(version: TierVersion, *, now: datetime) -> list[Finding]:
+def all_findings(terms: VersionTerms, *, now: datetime) -> list[Finding]:
+    """Return what the rules find in a version, stored or not: what needs no usage first. `now` is wall time."""
+    return [*findings_in(terms), *unpriced_usage(terms, now=now)]
+
+
+def unpriced_usage(terms: VersionTerms, *, now: datetime) -> list[Finding]:
     """
     Return what was counted lately, of any tenant, and would have no price in this version: the largest first, up to SETS_SHOWN_MAX.
 
     Looks at the periods that run at `now` (wall time) or ended within LOOKED_AT. Asked only of meters that the version charges for some
-    dimension values alone: a charge without any covers all. Load the version `with_parts`.
+    dimension values alone: a charge without any covers all.
     """
-    partly = _partly_priced(version)
+    partly = _partly_priced(terms)
     if not partly:
         return []
     sets = (
@@ -45,24 +51,23 @@ def unpriced_usage(version: TierVersion, *, now: datetime) -> list[Finding]:
     return list(islice(found, SETS_SHOWN_MAX))
 
 
-def _partly_priced(version: TierVersion) -> dict[int, list[Charge]]:
+def _partly_priced(terms: VersionTerms) -> dict[int, list[UsageCharge]]:
     """Return, by the ids of their meters, the charges of meters that have no charge for all values."""
-    by_meter: dict[int, list[Charge]] = {}
-    for charge in version.charges.all():
-        if charge.meter_id is not None:
-            by_meter.setdefault(charge.meter_id, []).append(charge)
+    by_meter: dict[int, list[UsageCharge]] = {}
+    for charge in terms.charges:
+        by_meter.setdefault(charge.meter_id, []).append(charge)
     return {meter_id: charges for meter_id, charges in by_meter.items() if all(each.dimensions for each in charges)}
 
 
-def _is_covered(values: DimensionSet, charges: list[Charge]) -> bool:
-    return any(set(values).issuperset(charge.dimensions.items()) for charge in charges)
+def _is_covered(values: DimensionSet, charges: list[UsageCharge]) -> bool:
+    return any(set(values).issuperset(charge.dimensions) for charge in charges)
 
 
-def _finding(charge: Charge, key: str, units: Decimal, tenants: int) -> Finding:
+def _finding(charge: UsageCharge, key: str, units: Decimal, tenants: int) -> Finding:
     values = ", ".join(f"{name} {value}" if value else f"no {name}" for name, value in dimension_set(key))
     of_whom = "1 tenant" if tenants == 1 else f"{tenants:,} tenants"
     message = (
-        f"{Decimal(plain(units)):,f} units of the meter {charge.meter} with {values} were used by {of_whom} "
+        f"{Decimal(plain(units)):,f} units of the meter {charge.meter_code} with {values} were used by {of_whom} "
         "in the last month, and no charge prices them."
     )
     return Finding(Rule.UNPRICED_USAGE, "charges", message)

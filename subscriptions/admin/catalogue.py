@@ -33,11 +33,10 @@ from subscriptions.core.money import plain
 from subscriptions.core.price_documents import price_document
 from subscriptions.models import Charge, Meter, Publication, Tier, TierVersion
 from subscriptions.selectors.catalog import (
-    ANSWERED_MEMBERS,
+    editable_document,
     money_text,
     price_of,
     tiers_with_live_number,
-    version_document,
     with_parts,
 )
 from subscriptions.selectors.clock import wall_now
@@ -150,10 +149,11 @@ class TierAdmin(ServiceAdmin):
                     if one.undone_at is None
                 )
                 or "–",
+                studio_link(version),
             )
             for version in versions
         )
-        return table(("version", "status", "fee", "every", "live from"), rows)
+        return table(("version", "status", "fee", "every", "live from", "pricing studio"), rows)
 
     @admin.display(description="next version")
     def next_version(self, tier: Tier) -> str:
@@ -167,6 +167,12 @@ class TierAdmin(ServiceAdmin):
             return catalog.create_tier(**form.cleaned_data, actor=actor_of(request))
         changes = {name: form.cleaned_data[name] for name in form.changed_data}
         return catalog.update_tier(tier_id=form.instance.pk, changes=changes, actor=actor_of(request))
+
+
+def studio_link(version: TierVersion) -> str:
+    """Lead to the version's page in the pricing studio, where no JSON is seen."""
+    words = "Look at it in the pricing studio" if version.is_published else "Edit in the pricing studio"
+    return format_html('<a href="{}">{}</a>', reverse("admin:studio_version", args=[version.pk]), words)
 
 
 def _status(version: TierVersion) -> str:
@@ -201,8 +207,7 @@ def _band_price(band: dict[str, Any]) -> str:
 
 def document_text(version: TierVersion) -> str:
     """Return a version's document as indented JSON, without the members that are not the editor's to write."""
-    document = {name: value for name, value in version_document(version).items() if name not in ANSWERED_MEMBERS}
-    return json.dumps(document, indent=2, ensure_ascii=False)
+    return json.dumps(editable_document(version), indent=2, ensure_ascii=False)
 
 
 class VersionForm(ServiceForm):
@@ -297,7 +302,7 @@ class TierVersionAdmin(ServiceAdmin):
         """Show the document in a field to edit, or as text when it is final or not the user's to edit."""
         if obj is None:
             return ["tier", "document"]
-        fields = ["tier", "number", "revision", "published_at", "progress", "in_short", "findings"]
+        fields = ["studio", "tier", "number", "revision", "published_at", "progress", "in_short", "findings"]
         if not self.has_change_permission(request, obj):
             return [*fields, "shown_document"]
         is_stale = isinstance(getattr(request, "refusal", None), catalog.StaleRevision)
@@ -305,12 +310,17 @@ class TierVersionAdmin(ServiceAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         """Leave only the document to edit."""
-        shown_only = ["tier", "number", "revision", "published_at", "progress", "in_short", "findings"]
+        shown_only = ["studio", "tier", "number", "revision", "published_at", "progress", "in_short", "findings"]
         return [] if obj is None else [*shown_only, "shown_document", "stored_document"]
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Refuse for a published version."""
         return super().has_change_permission(request, obj) and not (obj is not None and obj.is_published)
+
+    @admin.display(description="pricing studio")
+    def studio(self, version: TierVersion) -> str:
+        """Lead to the page that product staff use."""
+        return studio_link(version)
 
     @admin.display(description="publications")
     def progress(self, version: TierVersion) -> str:

@@ -19,6 +19,9 @@ from subscriptions.models import Charge, Meter, Publication, ScheduledChange, Ti
 # The members of `version_document` that are ours to say; the others are the document that `save_draft` takes.
 ANSWERED_MEMBERS = ("number", "status", "revision", "published_at", "effective_at", "publications")
 
+# A longer list is nothing to choose from on a page.
+CHOICES_MAX = 1000
+
 
 class CatalogItemNotFound(DomainError):
     """No meter, tier or version stands at this address."""
@@ -91,11 +94,34 @@ def get_tier(code: str) -> Tier:
     return tier
 
 
+def meters_by_code() -> list[Meter]:
+    """Return the meters, up to CHOICES_MAX, by their codes."""
+    return list(Meter.objects.order_by("code")[:CHOICES_MAX])
+
+
+def tiers_by_code() -> list[Tier]:
+    """Return the tiers, up to CHOICES_MAX, by their codes."""
+    return list(Tier.objects.order_by("code")[:CHOICES_MAX])
+
+
+def tier_by_id(tier_id: int) -> Tier | None:
+    """Return the tier, or None."""
+    return Tier.objects.filter(pk=tier_id).first()
+
+
 def get_version(tier: Tier, number: int) -> TierVersion:
     """Return the tier's version of that number, with its parts loaded. Raises CatalogItemNotFound (404)."""
     version = with_parts(tier.versions.filter(number=number)).first()
     if version is None:
         raise CatalogItemNotFound(f"The tier {tier.code} has no version {number}.")
+    return version
+
+
+def get_version_by_id(version_id: int) -> TierVersion:
+    """Return a version with its parts loaded. Raises CatalogItemNotFound (404)."""
+    version = with_parts(TierVersion.objects.filter(pk=version_id)).first()
+    if version is None:
+        raise CatalogItemNotFound("There is no such version.")
     return version
 
 
@@ -149,7 +175,7 @@ def terms_of(version_id: int) -> VersionTerms:
     try:
         return _published_terms(version_id)
     except _NotFinal as draft:
-        return _terms(draft.version)
+        return version_terms(draft.version)
 
 
 class _NotFinal(Exception):
@@ -162,15 +188,14 @@ class _NotFinal(Exception):
 
 @lru_cache(maxsize=4096)
 def _published_terms(version_id: int) -> VersionTerms:
-    version = with_parts(TierVersion.objects.filter(pk=version_id)).first()
-    if version is None:
-        raise CatalogItemNotFound("There is no such version.")
+    version = get_version_by_id(version_id)
     if not version.is_published:
         raise _NotFinal(version)
-    return _terms(version)
+    return version_terms(version)
 
 
-def _terms(version: TierVersion) -> VersionTerms:
+def version_terms(version: TierVersion) -> VersionTerms:
+    """Return a version that was loaded `with_parts` as values to calculate with."""
     return VersionTerms(
         id=version.pk,
         tier_code=version.tier.code,
@@ -240,6 +265,11 @@ def version_document(version: TierVersion) -> dict[str, Any]:
         "effective_at": min(lasting, default=None),
         "publications": [_publication_document(one) for one in published],
     }
+
+
+def editable_document(version: TierVersion) -> dict[str, Any]:
+    """Return the members of a version's document that are the editor's to write."""
+    return {name: value for name, value in version_document(version).items() if name not in ANSWERED_MEMBERS}
 
 
 def version_document_with_progress(version: TierVersion) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the linter finds in a version as it is stored, and how a finding is shown."""
+"""What the linter finds in a version, stored or not, and how a finding is shown."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -7,8 +7,8 @@ from typing import Any
 
 from subscriptions.core.linting import Finding, LintedCharge, Rule, Severity, lint
 from subscriptions.core.money import plain
-from subscriptions.models import Charge, TierVersion
-from subscriptions.selectors.catalog import price_of
+from subscriptions.models import TierVersion
+from subscriptions.selectors.catalog import UsageCharge, VersionTerms, version_terms
 
 # `finding_document` as the published schema describes it, for the doors of any app.
 FINDINGS_SCHEMA: dict[str, Any] = {
@@ -37,9 +37,13 @@ FINDINGS_SCHEMA: dict[str, Any] = {
 
 def findings_of(version: TierVersion) -> list[Finding]:
     """Return what the rules find that need no usage. Load the version `with_parts`."""
-    charges = [charge for charge in version.charges.all() if charge.kind == "usage"]
-    linted = [_linted(charge, charges) for charge in charges]
-    return lint(currency=version.currency, fee=Fraction(version.fee) / version.fee_every, charges=linted)
+    return findings_in(version_terms(version))
+
+
+def findings_in(terms: VersionTerms) -> list[Finding]:
+    """Return the same of terms that may not be stored."""
+    linted = [_linted(charge, terms.charges) for charge in terms.charges]
+    return lint(currency=terms.currency, fee=Fraction(terms.fee) / terms.fee_every, charges=linted)
 
 
 def finding_document(finding: Finding) -> dict[str, Any]:
@@ -54,15 +58,15 @@ def finding_document(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _linted(charge: Charge, charges: Sequence[Charge]) -> LintedCharge:
+def _linted(charge: UsageCharge, charges: Sequence[UsageCharge]) -> LintedCharge:
     """The gate asks the charge that a pool belongs to: a charge for some dimension values without terms of its own has the meter's."""
     is_apart = charge.included is not None or charge.overage_quantity_max is not None or charge.limits
-    gate: Charge | None = charge
+    gate: UsageCharge | None = charge
     if charge.dimensions and not is_apart:
         gate = next((one for one in charges if one.meter_id == charge.meter_id and not one.dimensions), None)
     return LintedCharge(
         path=f"charges.{charge.position}",
-        price=price_of(charge),
+        price=charge.price,
         included=charge.included or Decimal(0),
         ends_at_allowance=gate is not None and gate.at_limit == "deny",
         overage_quantity_max=gate.overage_quantity_max if gate is not None else None,

@@ -34,3 +34,8 @@ def page(request: HttpRequest, template: str, *, title: str, status: int = 200, 
     """Return a page in the admin's frame; the template extends `studio/base.html`."""
     frame = {**admin.site.each_context(request), "title": title, "may_edit": request.user.has_perm(MAY_EDIT)}
     return TemplateResponse(request, template, {**frame, **context}, status=status)
+
+
+def whole_number(text: str) -> int | None:
+    """Return the number that a form's hidden field or choice holds; None for what no page of ours has sent."""
+    return int(text) if text.isdecimal() and len(text) <= 18 else None

@@ -3,9 +3,19 @@
 from django.contrib.admin import AdminSite
 from django.urls import URLPattern, path
 
-from billing_site.console.studio import calculator, catalog_text, comparing, guards, home, publication, publish
+from billing_site.console.studio import (
+    calculator,
+    catalog_text,
+    comparing,
+    copying,
+    editor,
+    guards,
+    home,
+    publication,
+    publish,
+)
 
-PAGES = (home, calculator, comparing, catalog_text, publish, publication, guards)
+PAGES = (home, editor, copying, calculator, comparing, catalog_text, publish, publication, guards)
 
 
 def studio_urls(site: AdminSite) -> list[URLPattern]:
