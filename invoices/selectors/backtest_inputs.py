@@ -62,22 +62,17 @@ GROUP BY 1, 2, 3, 4 ORDER BY 3
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """
-    Which periods are replayed: closed ones of a tier, the last so many of each tenant, or those that lie in [from_at, to_at).
-
-    Of tenants in wall time, or of those on one test clock.
-    """
+    """Which periods of a tenant are replayed: closed ones of a tier, the last so many, or those that lie in [from_at, to_at)."""
 
     tier_id: int
     periods: int | None
     from_at: datetime | None
     to_at: datetime | None
-    test_clock_id: int | None
 
 
 def scope_of(run: BacktestRun) -> Scope:
     """Return which periods a run is about."""
-    return Scope(run.version.tier_id, run.periods, run.from_at, run.to_at, run.test_clock_id)
+    return Scope(run.version.tier_id, run.periods, run.from_at, run.to_at)
 
 
 def backtest_terms(version: TierVersion) -> BacktestTerms:
@@ -93,9 +88,10 @@ def backtest_terms(version: TierVersion) -> BacktestTerms:
     )
 
 
-def tenants_of(scope: Scope) -> QuerySet[BillingPeriod, int]:
-    """Return the ids of the tenants that have something to replay, each once, unordered."""
-    return _periods(scope).values_list("tenant_id", flat=True).distinct()
+def tenants_of(scope: Scope, who: Q) -> list[int]:
+    """Return, in order, the ids of the tenants that have something to replay; `who` is a condition on a period's `tenant`."""
+    found = _periods(scope).filter(who).order_by("tenant_id")
+    return list(found.values_list("tenant_id", flat=True).distinct())
 
 
 def pasts(tenant_ids: Collection[int], *, scope: Scope, terms: BacktestTerms, version: TierVersion) -> list[TenantPast]:
@@ -116,7 +112,6 @@ def _periods(scope: Scope) -> QuerySet[BillingPeriod]:
     found = BillingPeriod.objects.filter(
         Q(version__tier_id=scope.tier_id) | Exists(came_to),
         closed_at__isnull=False,
-        tenant__test_clock_id=scope.test_clock_id,
     )
     if scope.from_at is not None:
         found = found.filter(starts_at__gte=scope.from_at)
