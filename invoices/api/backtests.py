@@ -217,12 +217,16 @@ class BacktestTable(APIView):
     def get(self, request: Request, backtest: UUID) -> StreamingHttpResponse:
         """A row for each tenant, the largest rise first."""
         NO_PARAMETERS.read(request)
-        run = get_backtest(backtest)
-        return StreamingHttpResponse(
-            _rows(run),
-            content_type="text/csv; charset=utf-8",
-            headers={"Content-Disposition": f'attachment; filename="backtest-{run.public_id}.csv"'},
-        )
+        return csv_of(get_backtest(backtest))
+
+
+def csv_of(run: BacktestRun) -> StreamingHttpResponse:
+    """Return what a run found as a file: a row for each tenant, the largest rise first."""
+    return StreamingHttpResponse(
+        _rows(run),
+        content_type="text/csv; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="backtest-{run.public_id}.csv"'},
+    )
 
 
 class _Echo:

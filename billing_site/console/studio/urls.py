@@ -3,9 +3,9 @@
 from django.contrib.admin import AdminSite
 from django.urls import URLPattern, path
 
-from billing_site.console.studio import calculator, catalog_text, comparing, home
+from billing_site.console.studio import backtests, calculator, catalog_text, comparing, home
 
-PAGES = (home, calculator, comparing, catalog_text)
+PAGES = (home, calculator, comparing, backtests, catalog_text)
 
 
 def studio_urls(site: AdminSite) -> list[URLPattern]:
