@@ -20,16 +20,14 @@ from billing_site.prepared import run
 from invoices.core.backtest import (
     BacktestTerms,
     Burned,
-    CountedBalance,
-    CountedSegment,
     FeeEntry,
-    Late,
     LineKey,
     Obstacle,
     PastPeriod,
     TenantPast,
     usage_lines,
 )
+from invoices.core.dealing import CountedBalance, CountedSegment, Late
 from invoices.core.lines import LineKind
 from invoices.models import BacktestRun
 from metering.core.burndown import Grant, GrantId
