@@ -30,7 +30,7 @@ from invoices.selectors.backtests import (
     results_of,
 )
 from invoices.services.backtesting import PERIODS_MAX, TENANTS_NAMED_MAX, cancel_backtest, start_backtest
-from subscriptions.models import TierVersion
+from subscriptions.models import TestClock, TierVersion
 from subscriptions.selectors.clock import wall_now
 
 PERIODS = 3
@@ -51,13 +51,37 @@ class Question(forms.Form):
     """What is to be compared, and for whom; what belongs to a choice that was not made counts for nothing."""
 
     which = forms.ChoiceField(choices=[("last", "last"), ("between", "between")], initial="last")
-    periods = forms.IntegerField(label="How many", min_value=1, max_value=PERIODS_MAX, initial=PERIODS, required=False)
-    from_day = forms.DateField(label="From", required=False, widget=forms.DateInput(attrs={"type": "date"}))
-    to_day = forms.DateField(label="Up to", required=False, widget=forms.DateInput(attrs={"type": "date"}))
+    periods = forms.IntegerField(
+        label="How many",
+        help_text=f"1 to {PERIODS_MAX}.",
+        min_value=1,
+        max_value=PERIODS_MAX,
+        initial=PERIODS,
+        required=False,
+    )
+    from_day = forms.DateField(
+        label="From",
+        help_text="From the beginning of this day, in UTC.",
+        required=False,
+        widget=forms.DateInput(attrs={"type": "date"}),
+    )
+    to_day = forms.DateField(
+        label="Up to",
+        help_text="To the beginning of this day, in UTC.",
+        required=False,
+        widget=forms.DateInput(attrs={"type": "date"}),
+    )
     who = forms.ChoiceField(choices=[("all", "all"), ("clock", "clock"), ("named", "named")], initial="all")
-    test_clock = forms.ModelChoiceField(label="Test clock", queryset=None, required=False, empty_label=None)
+    test_clock = forms.ModelChoiceField(
+        label="Test clock",
+        help_text="Its customers are there to try things out; its time moves only when it is told to.",
+        queryset=TestClock.objects.none(),
+        required=False,
+        empty_label=None,
+    )
     tenants = forms.CharField(
         label="Their ids, one to a line",
+        help_text="Guards ask for a backtest of all customers; one of a few says nothing to them.",
         required=False,
         widget=forms.Textarea(attrs={"rows": 4, "spellcheck": "false"}),
     )
@@ -97,10 +121,11 @@ class Question(forms.Form):
 
     def refuse(self, refusal: Invalid) -> None:
         """Show why the service refused, at the field that it names."""
-        place = {"periods": "to_day" if self.cleaned_data["which"] == "between" else "periods", "tenants": "tenants"}
         for error in refusal.errors:
-            is_span = error.path == "periods" and self.cleaned_data["which"] == "between"
-            self.add_error(place.get(error.path), "The end must lie after the beginning." if is_span else error.message)
+            if error.path == "periods" and self.cleaned_data["which"] == "between":
+                self.add_error("to_day", "The end must lie after the beginning.")
+            else:
+                self.add_error(error.path if error.path in self.fields else None, error.message)
 
     @staticmethod
     def _codes(values: dict[str, Any]) -> list[str]:
@@ -131,7 +156,6 @@ def start(request: HttpRequest, pk: int) -> HttpResponse:
         form=form,
         version=version,
         has_clocks=form.fields["test_clock"].initial is not None,
-        periods_help=f"1 to {PERIODS_MAX}.",
     )
 
 
