@@ -16,6 +16,7 @@ from subscriptions.core.money import as_fraction, exact, minor_units
 
 _ZERO = Decimal(0)
 INFINITE = Decimal("Infinity")
+_ALL_OF_IT = Decimal(-100)
 
 # Bins on each side of "no change", and the bills of how many of a hundred tenants that change they reach over; the rest is beyond.
 BINS = 6
@@ -108,7 +109,7 @@ def change_percent(before: Decimal, after: Decimal, *, rounded: Callable[[Fracti
     """
     Return by how many hundredths of itself an amount rises, below 0 where it falls, `rounded` (`ceil`, `floor`) to four decimals.
 
-    What was nothing, or less, and becomes more rises without end.
+    What was nothing, or less, and becomes more rises without end; what becomes less still falls by all of it.
 
     >>> change_percent(Decimal(30), Decimal(36), rounded=ceil), change_percent(Decimal(3), Decimal(4), rounded=ceil)
     (Decimal('20.0000'), Decimal('33.3334'))
@@ -118,7 +119,7 @@ def change_percent(before: Decimal, after: Decimal, *, rounded: Callable[[Fracti
     if before == after:
         return _ZERO
     if before <= 0:
-        return INFINITE if after > before else -INFINITE
+        return INFINITE if after > before else _ALL_OF_IT
     share = (as_fraction(after) - as_fraction(before)) / as_fraction(before)
     return Decimal(f"{rounded(share * 100 * 10**_PLACES)}E-{_PLACES}")
 

@@ -47,7 +47,11 @@ _CONDITIONS: dict[Shown, Q] = {
 
 @dataclass(frozen=True, slots=True)
 class GuardFigures:
-    """What a run says to the guards of its tier's prices; None where it compared nobody. See `core.comparison.Comparison`."""
+    """
+    What a run says to the guards of its tier's prices. See `core.comparison.Comparison`.
+
+    The rise is None where nobody was compared, and infinite where a tenant paid nothing then; the change of revenue is None where all paid nothing.
+    """
 
     largest_rise_percent: Decimal | None
     revenue_change_percent: Decimal | None
@@ -129,7 +133,8 @@ def guard_figures(run: BacktestRun) -> GuardFigures | None:
     is_whole = not run.cohort and (run.test_clock_id is None or not has_tenants_in_wall_time(run.version))
     if run.status != BacktestRun.Status.DONE or not is_whole:
         return None
-    return GuardFigures(_number(run.summary["largest_rise_percent"]), _number(run.summary["change_percent"]))
+    rise, change = (_number(run.summary[name]) for name in ("largest_rise_percent", "change_percent"))
+    return GuardFigures(rise, None if change is None or change.is_infinite() else change)
 
 
 def _bin(one: Bin, currency: str) -> dict[str, Any]:
