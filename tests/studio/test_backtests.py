@@ -1,10 +1,13 @@
 """Backtests in the studio: asked for in a form, watched, stopped, and read by people who know prices and nothing else."""
 
+import doctest
+
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from billing_site.console.studio import backtest_words
 from invoices.models import BacktestResult, BacktestRun
 from invoices.services import backtesting
 from invoices.services.advancing import advance
@@ -134,6 +137,25 @@ def test_a_run_is_stopped_once(world):
     run.refresh_from_db()
     assert (run.status, backtesting.run_backtests()) == ("cancelled", 0)
     assert [one.actor for one in AuditEntry.objects.filter(object_type="invoices.backtestrun")] == ["staff:ann"] * 2
+
+
+def test_the_examples_of_the_docstrings_hold():
+    assert doctest.testmod(backtest_words).failed == 0
+
+
+def test_bars_say_how_much_more_or_less_is_paid():
+    same = {"direction": "same", "over": "0.00", "up_to": "0.00", "tenants": 7}
+    falls = [{"direction": "fall", "over": "60.00", "up_to": None, "tenants": 1}]
+    rises = [
+        {"direction": "rise", "over": "0.00", "up_to": "1000.00", "tenants": 3},
+        {"direction": "rise", "over": "1000.00", "up_to": "2000.00", "tenants": 2},
+    ]
+    assert backtest_words.bars({"currency": "USD", "histogram": [*falls, same, *rises]}) == [
+        ("over $60.00 less", 1),
+        ("no change", 7),
+        ("up to $1,000.00 more", 3),
+        ("$1,000.00–$2,000.00 more", 2),
+    ]
 
 
 def test_a_result_for_a_draft_that_has_changed_since_says_so(world):
