@@ -72,7 +72,7 @@ def test_a_backtest_is_asked_for_watched_and_read(world):
     backtesting.run_backtests()
     assert client.get(address("studio_backtest_progress", run.public_id)).json()["status"] == "done"
     shown = text_of(client.get(place))
-    for figure in ("$99.40", "$99.60", "+$0.20", "+0.21 %", world.tenant.code, "Nobody would pay less."):
+    for figure in ("$99.40", "$99.60", "+$0.20", "+0.2 %", world.tenant.code, "Nobody would pay less."):
         assert figure in shown
     assert "studio/backtest.js" not in shown
 

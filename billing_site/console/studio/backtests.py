@@ -279,7 +279,7 @@ def _about(run: BacktestRun) -> dict[str, Any]:
     summary = run.summary
     return {
         "run": run,
-        "status": backtest_words.STATUS[run.status],
+        "state": backtest_words.STATUS[run.status],
         "is_running": run.status == BacktestRun.Status.RUNNING,
         "who": backtest_words.who(run),
         "which_periods": backtest_words.which_periods(run),
