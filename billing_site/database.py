@@ -147,7 +147,12 @@ def among(path: str, ids: Iterable[int | UUID]) -> Func:
     """
     wanted = list(ids)
     kind = "uuid" if wanted and isinstance(wanted[0], UUID) else "bigint"
-    return _Among(F(path), Value(f"{{{','.join(map(str, wanted))}}}"), kind=kind)
+    return _Among(F(path), Value(array_of(wanted)), kind=kind)
+
+
+def array_of(ids: Iterable[int | UUID]) -> str:
+    """Return numbers or UUIDs as one parameter, for `ANY(%s::bigint[])`: psycopg writes a list number by number."""
+    return f"{{{','.join(map(str, ids))}}}"
 
 
 def json_rows(rows: Iterable[Mapping[str, Any]]) -> str:

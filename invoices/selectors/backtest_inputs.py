@@ -15,7 +15,7 @@ from django.db import connection
 from django.db.models import Exists, F, OuterRef, Q, QuerySet, Window
 from django.db.models.functions import RowNumber
 
-from billing_site.database import among
+from billing_site.database import among, array_of
 from billing_site.prepared import run
 from invoices.core.backtest import (
     BacktestTerms,
@@ -260,14 +260,14 @@ class _Read:
                 pools = self._grants.setdefault(grant.tenant_id, {})
                 pools.setdefault((grant.meter_id, grant.pool), []).append(grant.as_core())
         self._burned: dict[int, list[Burned]] = {}
-        for tenant_id, *burned in run(_BURNED, [sorted(self._grants)]) if self._grants else ():
+        for tenant_id, *burned in run(_BURNED, [array_of(self._grants)]) if self._grants else ():
             self._burned.setdefault(tenant_id, []).append(Burned(*burned))
 
 
 def _late(balance_ids: list[int]) -> dict[int, dict[datetime, list[Late]]]:
     found: dict[int, dict[datetime, list[Late]]] = {}
     with connection.cursor() as cursor:
-        cursor.execute(_LATE, [balance_ids])
+        cursor.execute(_LATE, [array_of(balance_ids)])
         for balance_id, segment_at, key, quantity, events in cursor:
             late = Late(dimension_set(key), quantity, events)
             found.setdefault(balance_id, {}).setdefault(segment_at, []).append(late)
