@@ -151,10 +151,10 @@ def test_bars_say_how_much_more_or_less_is_paid():
         {"direction": "rise", "over": "1000.00", "up_to": "2000.00", "tenants": 2},
     ]
     assert backtest_words.bars({"currency": "USD", "histogram": [*falls, same, *rises]}) == [
-        ("over $60.00 less", 1),
+        ("over $60 less", 1),
         ("no change", 7),
-        ("up to $1,000.00 more", 3),
-        ("$1,000.00–$2,000.00 more", 2),
+        ("up to $1,000 more", 3),
+        ("$1,000–$2,000 more", 2),
     ]
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from math import ceil
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from billing_site.http.wire import parse_timestamp
 from billing_site.staff import readable
@@ -12,6 +13,7 @@ from invoices.core.comparison import change_percent
 from invoices.models import BacktestResult, BacktestRun
 from subscriptions.core import words
 from subscriptions.core.money import exact, round_half_up
+from subscriptions.models import Tenant
 
 STATUS: Mapping[str, str] = {
     BacktestRun.Status.RUNNING: "running",
@@ -85,6 +87,11 @@ def who(run: BacktestRun) -> str:
     return f"{everybody} on the test clock {run.test_clock}" if run.test_clock else everybody
 
 
+def asked_by(run: BacktestRun) -> str:
+    """Say who asked for it: staff by their name, others as the audit does."""
+    return run.actor.removeprefix("staff:")
+
+
 def which_periods(run: BacktestRun) -> str:
     """Say which of their periods were."""
     if run.periods is None:
@@ -103,9 +110,9 @@ def _bar(one: Mapping[str, Any], currency: str) -> str:
     way = "more" if one["direction"] == "rise" else "less"
     over = Decimal(one["over"])
     if one["up_to"] is None:
-        return f"over {words.money(over, currency)} {way}"
-    up_to = words.money(Decimal(one["up_to"]), currency)
-    return f"{words.money(over, currency)}–{up_to} {way}" if over else f"up to {up_to} {way}"
+        return f"over {words.short_money(over, currency)} {way}"
+    up_to = words.short_money(Decimal(one["up_to"]), currency)
+    return f"{words.short_money(over, currency)}–{up_to} {way}" if over else f"up to {up_to} {way}"
 
 
 def figures(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -120,8 +127,8 @@ def figures(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Customers compared", f"{summary['tenants']:,}"),
         ("Would pay more", f"{summary['rises']:,}"),
         ("Would pay less", f"{summary['falls']:,}"),
-        ("Half of them pay at most", _moved(summary["p50"], currency)),
-        ("95 of 100 pay at most", _moved(summary["p95"], currency)),
+        ("Half of them rise by at most", _moved(summary["p50"], currency)),
+        ("95 of 100 rise by at most", _moved(summary["p95"], currency)),
         ("Largest rise", _moved(summary["worst"], currency)),
         ("Largest rise in %", _NONE if largest is None else share(Decimal(largest))),
     ]
@@ -132,11 +139,11 @@ def _moved(difference: str | None, currency: str) -> str:
 
 
 def lines(result: BacktestResult, currency: str) -> list[dict[str, Any]]:
-    """Return the lines of a customer's invoices that would have been others, in time order."""
+    """Return the lines of a customer's invoices that would have been others, in time order; `result` has its tenant at hand."""
     found = sorted(result.lines, key=lambda line: line["period"]["starts_at"])
     return [
         {
-            "period": span(line["period"]),
+            "period": span(line["period"], result.tenant),
             "what": _what(line),
             "amounts": amounts(Decimal(line["before"]), Decimal(line["after"]), currency),
         }
@@ -151,7 +158,8 @@ def _what(line: Mapping[str, Any]) -> str:
     return f"{_KINDS[line['kind']]}: {of_what}"
 
 
-def span(period: Mapping[str, str]) -> str:
-    """Write a period by its first day and the day on which the next one begins."""
-    starts_at, ends_at = (parse_timestamp(period[name]) for name in ("starts_at", "ends_at"))
+def span(period: Mapping[str, str], tenant: Tenant) -> str:
+    """Write a period by its first day and the day on which the next one begins, in the customer's own time zone."""
+    zone = ZoneInfo(tenant.timezone)
+    starts_at, ends_at = (parse_timestamp(period[name]).astimezone(zone) for name in ("starts_at", "ends_at"))
     return f"{starts_at:%-d %b %Y} to {ends_at:%-d %b %Y}"

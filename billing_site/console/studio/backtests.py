@@ -250,7 +250,7 @@ def tenant(request: HttpRequest, backtest: UUID, pk: int) -> HttpResponse:
         result=result,
         bill=backtest_words.amounts(result.before, result.after, run.version.currency),
         lines=backtest_words.lines(result, run.version.currency),
-        skipped=[(backtest_words.span(one["period"]), one["detail"]) for one in result.skipped],
+        skipped=[(backtest_words.span(one["period"], result.tenant), one["detail"]) for one in result.skipped],
         **_about(run),
     )
 
@@ -282,6 +282,7 @@ def _about(run: BacktestRun) -> dict[str, Any]:
         "state": backtest_words.STATUS[run.status],
         "is_running": run.status == BacktestRun.Status.RUNNING,
         "who": backtest_words.who(run),
+        "asked_by": backtest_words.asked_by(run),
         "which_periods": backtest_words.which_periods(run),
         "percent": percent_done(run),
         "progress_words": _progress_words(run),
@@ -299,8 +300,8 @@ def _outliers(run: BacktestRun, shown: Shown) -> dict[str, Any]:
     found = results_of(run, shown).order_by(*ordering)[:OUTLIERS]
     count = run.summary["rises" if shown == Shown.MORE else "falls"]
     return {
-        "title": "Who would pay most more" if shown == Shown.MORE else "Who would pay most less",
-        "nobody": "Nobody would pay more." if shown == Shown.MORE else "Nobody would pay less.",
+        "title": "Largest rises" if shown == Shown.MORE else "Largest falls",
+        "way": "more" if shown == Shown.MORE else "less",
         "shown": shown.value,
         "count": count,
         "rows": [_row(result, run) for result in found],
