@@ -12,13 +12,15 @@ import re
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
 from uuid import UUID, SafeUUID
 
 import msgspec
+from django.conf import settings
 from django.contrib.postgres.constraints import ExclusionConstraint
 from django.contrib.postgres.fields import BigIntegerRangeField, DateTimeRangeField
 from django.core.exceptions import ValidationError
@@ -89,6 +91,45 @@ class _ClockTimestamp(Func):
     output_field = models.DateTimeField()
 
 
+# Reading
+
+
+@contextmanager
+def read_only(*, using: str = DEFAULT_DB_ALIAS) -> Iterator[None]:
+    """
+    Open a transaction that sees one state of the database and cannot write: PostgreSQL refuses what tries to.
+
+    Where DATABASE_READER_ROLE names a role, all runs under it until the transaction ends; without one, the transaction alone is held to
+    reading. Must not be entered inside of another. Source: ADR 0006.
+    """
+    connection = connections[using]
+    with transaction.atomic(using=using, durable=True):
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            if role := settings.DATABASE_READER_ROLE:
+                cursor.execute(f"SET LOCAL ROLE {connection.ops.quote_name(role)}")
+        yield
+
+
+_READER = """
+SELECT CASE
+    WHEN NOT EXISTS (SELECT FROM pg_roles WHERE rolname = %(role)s) THEN 'missing'
+    WHEN NOT pg_has_role(%(role)s::name, 'MEMBER') THEN 'not granted'
+    WHEN has_table_privilege(%(role)s::name, %(table)s, 'INSERT, UPDATE, DELETE, TRUNCATE') THEN 'may write'
+    WHEN NOT has_table_privilege(%(role)s::name, %(table)s, 'SELECT') THEN 'may not read'
+    ELSE 'ok' END
+"""
+
+
+def reader_state(table: str, *, using: str = DEFAULT_DB_ALIAS) -> str:
+    """Return "ok" where `read_only` runs under a role that reads a table and cannot write it; else what is wrong with the role, or "not set"."""
+    if not settings.DATABASE_READER_ROLE:
+        return "not set"
+    with connections[using].cursor() as cursor:
+        cursor.execute(_READER, {"role": settings.DATABASE_READER_ROLE, "table": table})
+        return str(cursor.fetchone()[0])
+
+
 # Conditions
 
 
@@ -106,7 +147,12 @@ def among(path: str, ids: Iterable[int | UUID]) -> Func:
     """
     wanted = list(ids)
     kind = "uuid" if wanted and isinstance(wanted[0], UUID) else "bigint"
-    return _Among(F(path), Value(f"{{{','.join(map(str, wanted))}}}"), kind=kind)
+    return _Among(F(path), Value(array_of(wanted)), kind=kind)
+
+
+def array_of(ids: Iterable[int | UUID]) -> str:
+    """Return numbers or UUIDs as one parameter, for `ANY(%s::bigint[])`: psycopg writes a list number by number."""
+    return f"{{{','.join(map(str, ids))}}}"
 
 
 def json_rows(rows: Iterable[Mapping[str, Any]]) -> str:

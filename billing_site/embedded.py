@@ -24,7 +24,7 @@ from psycopg import sql
 
 from billing_site import supervisor
 from billing_site.carriers import Account, CannotStart, PostgresBinaries, choose_account, find_postgres, find_valkey
-from billing_site.instance import DATABASE, LOCALHOST, ROLE, SUPERUSER, Instance, held, write_private
+from billing_site.instance import DATABASE, LOCALHOST, READER_ROLE, ROLE, SUPERUSER, Instance, held, write_private
 from billing_site.supervisor import Child
 
 START_SECONDS = 60  # recovery after a crash is part of a start
@@ -155,7 +155,7 @@ def _postgres_answers(instance: Instance) -> bool:
 
 
 def _create_database(instance: Instance) -> None:
-    """Create the application's role, which is no superuser, and its database, where they are not there yet."""
+    """Create the application's role, which is no superuser, the one under which it only reads, and its database, where they are not there yet."""
     with psycopg.connect(instance.superuser_url, autocommit=True) as connection:
         role, database = sql.Identifier(ROLE), sql.Identifier(DATABASE)
         if not connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [ROLE]).rowcount:
@@ -163,6 +163,12 @@ def _create_database(instance: Instance) -> None:
                 # CREATEDB: the tests make a database of their own.
                 sql.SQL("CREATE ROLE {} LOGIN CREATEDB PASSWORD {}").format(
                     role, sql.Literal(instance.postgres_password)
+                )
+            )
+        if not connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [READER_ROLE]).rowcount:
+            connection.execute(
+                sql.SQL("CREATE ROLE {} NOLOGIN IN ROLE pg_read_all_data ROLE {}").format(
+                    sql.Identifier(READER_ROLE), role
                 )
             )
         if not connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).rowcount:

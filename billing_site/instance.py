@@ -21,6 +21,8 @@ from billing_site.carriers import CannotStart
 LOCALHOST = "127.0.0.1"
 SUPERUSER = "postgres"
 ROLE = DATABASE = "tierbook"
+# The application steps down to it where it only reads.
+READER_ROLE = "tierbook_reader"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)  # holds passwords

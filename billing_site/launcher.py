@@ -26,7 +26,7 @@ import environ
 
 from billing_site.carriers import CannotStart
 from billing_site.embedded import Servers, servers
-from billing_site.instance import write_private
+from billing_site.instance import READER_ROLE, write_private
 from billing_site.supervisor import ChildEnded, child, end_with_parent, wait_until, watch
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -147,6 +147,8 @@ def _environment(plan: Plan, started: Servers) -> Iterator[dict[str, str]]:
         "SECRET_KEY": plan.secret_key or started.secret_key,
         "SITE_URL": plan.site_url,
         "DATA_DIR": str(plan.data_dir),
+        # Whoever brings a PostgreSQL says itself which role of it only reads.
+        **({"DATABASE_READER_ROLE": READER_ROLE} if started.postgres else {}),
     }
     file = plan.data_dir / "environment"
     write_private(file, "".join(f"{name}='{value}'\n" for name, value in own.items()))

@@ -168,6 +168,9 @@ DATABASES["default"] |= {
     },
 }
 
+# The role under which backtests and audits read, where it is set: one that cannot write (billing_site.database.read_only).
+DATABASE_READER_ROLE = env.str("DATABASE_READER_ROLE", default="")
+
 # --- Redis: an accelerator; its absence means slower, never wrong ---------------------------------------------------
 
 REDIS_URL = env.str("REDIS_URL", default="redis://127.0.0.1:6379/0")

@@ -1,5 +1,6 @@
 """Rows of what is owed: invoices, their lines and what each line was made of, numbers, the tenant's credit; journals of what was run; backtests."""
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
@@ -268,9 +269,9 @@ class TenantCreditEntry(models.Model):
         return f"{self.kind} {self.amount} {self.currency}"
 
 
-class BacktestRun(Due):
+class BacktestRun(models.Model):
     """
-    A backtest: what closed periods of a tier's tenants would have cost under a version. Due: its next chunk of tenants.
+    A backtest: what closed periods of a tier's tenants would have cost under a version.
 
     Nothing but its own rows is written for it. Where a draft is edited while it runs, it fails: its tenants would have been compared with
     different terms.
@@ -290,17 +291,20 @@ class BacktestRun(Due):
     periods = models.PositiveSmallIntegerField(null=True, blank=True)
     from_at = models.DateTimeField(null=True, blank=True)
     to_at = models.DateTimeField(null=True, blank=True)
-    # Of its tenants alone; None: of those in wall time.
+    # Who is compared of those who have such periods: {"tenants": [their codes]}; {"metadata": what stands with them}; {}: all. Those named live in
+    # whatever time they do; of the others, those in the time of `test_clock`; None: in wall time.
+    cohort = models.JSONField(default=dict)
     test_clock = models.ForeignKey(TestClock, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
     status = models.CharField(max_length=10, choices=Status, default=Status.RUNNING)
     # Who asked for it, as in the audit.
     actor = models.CharField(max_length=200)
-    # How many tenants there were when it was asked for, how many are done, and the highest id among those: they are taken in that order.
+    # How many tenants there were when it was asked for, and how many are done.
     tenants = models.PositiveIntegerField()
     tenants_done = models.PositiveIntegerField(default=0)
-    done_to_id = models.BigIntegerField(default=0)
-    # Once it is done: {"before", "after", "difference", "p50", "p95", "worst"} as texts, and "tenants", "periods", "skipped" counted.
+    # Once it is done: see `selectors.backtests.summary_of`.
     summary = models.JSONField(default=dict)
+    # By the database's clock.
+    finished_at = models.DateTimeField(null=True, blank=True)
     # Why it failed, as a sentence.
     failure = models.TextField(blank=True, default="")
     created_at = models.DateTimeField(db_default=Now())
@@ -309,14 +313,27 @@ class BacktestRun(Due):
         constraints = [
             one_of("status", ["running", "done", "failed", "cancelled"], name="backtest_run_status"),
             models.CheckConstraint(
-                condition=Q(status="running", due_at__isnull=False) | (~Q(status="running") & Q(due_at__isnull=True)),
-                name="backtest_run_due_while_running",
+                condition=Q(status="running", finished_at__isnull=True)
+                | (~Q(status="running") & Q(finished_at__isnull=False)),
+                name="backtest_run_finished_unless_running",
             ),
         ]
-        indexes = [due_index("backtest_run_due_index")]
 
     def __str__(self) -> str:
         return f"{self.version}, {self.status}"
+
+
+class BacktestChunk(Due):
+    """Some tenants of a running backtest, for one worker at a time. Due: to compare them; then, and when the run is over, it is gone."""
+
+    run = models.ForeignKey(BacktestRun, on_delete=models.CASCADE, related_name="chunks")
+    tenant_ids = ArrayField(models.BigIntegerField())
+
+    class Meta:
+        indexes = [due_index("backtest_chunk_due_index")]
+
+    def __str__(self) -> str:
+        return f"{len(self.tenant_ids)} tenants"
 
 
 class BacktestResult(models.Model):

@@ -24,7 +24,7 @@ _servers = ExitStack()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give Django its settings, with the addresses where the servers will be, before pytest-django asks for them."""
-    from billing_site.instance import Instance
+    from billing_site.instance import READER_ROLE, Instance
 
     data_dir = Path(tempfile.mkdtemp(prefix="tierbook-tests-"))
     data_dir.chmod(0o711)  # root's servers step down to another account, which has to pass
@@ -32,7 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
     instance = Instance.of(data_dir)
     config.stash[_given] = {"postgres": "DATABASE_URL" not in os.environ, "valkey": "REDIS_URL" not in os.environ}
     config.stash[_instance] = (data_dir, instance.database_url, instance.redis_url)
-    os.environ.setdefault("DATABASE_URL", instance.database_url)
+    if "DATABASE_URL" not in os.environ:
+        os.environ.update(DATABASE_URL=instance.database_url, DATABASE_READER_ROLE=READER_ROLE)
     os.environ.setdefault("REDIS_URL", instance.redis_url)
     # The developer's own .env, and a `make run` beside the tests, are none of their business.
     os.environ.update(ENV_FILE="", DATA_DIR=str(data_dir), SECRET_KEY=instance.secret_key, DEBUG="0")

@@ -1,7 +1,8 @@
 """
 Two questions of whoever runs the site: does this process live, and may it be sent requests?
 
-Only PostgreSQL decides: without Redis the site is slower and not wrong, so cache and queue are reported and do not count.
+Only PostgreSQL decides: without Redis the site is slower and not wrong, so cache and queue are reported and do not count. Nor does the role
+under which backtests read: without it their transactions alone are held to reading.
 """
 
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
 from billing_site.celery import app as celery
+from billing_site.database import reader_state
+from invoices.models import Invoice
 
 QUEUE_SECONDS = 0.5
 
@@ -37,10 +40,13 @@ def readyz(request: HttpRequest) -> JsonResponse:
     try:
         missing = migrations_missing()
         deciding = {"database": "ok", "migrations": f"{missing} missing" if missing else "ok"}
+        # Before the first migration there is no table to ask about.
+        reader = "unknown" if missing else reader_state(Invoice._meta.db_table)
     except DatabaseError:
         deciding = {"database": "unavailable", "migrations": "unknown"}
+        reader = "unknown"
     ready = all(state == "ok" for state in deciding.values())
-    reported = {"cache": state_of(ask_cache), "queue": state_of(ask_queue)}
+    reported = {"reader": reader, "cache": state_of(ask_cache), "queue": state_of(ask_queue)}
     document = {"status": "ready" if ready else "not ready", "checks": {**deciding, **reported}}
     return JsonResponse(document, status=200 if ready else 503, headers={} if ready else {"Retry-After": "2"})
 

@@ -40,15 +40,33 @@ def page(
     limit = _parameter(request, "limit", whole_number(minimum=1, maximum=LIMIT_MAX)) or LIMIT_DEFAULT
     keys = _keys(queryset.model, ordering)
     place = _parameter(request, "cursor", lambda text: _read_cursor(text, keys))
-    if place is not None:
-        queryset = queryset.filter(_after(keys, place))
-    rows = list(queryset.order_by(*ordering)[: limit + 1])
-    following = _next_url(request, _write_cursor(rows[limit - 1], keys)) if len(rows) > limit else None
-    return Response({"results": [serialize(row) for row in rows[:limit]], "next": following})
+    rows, following = _slice(queryset.order_by(*ordering), keys, place, limit)
+    address = _next_url(request, following) if following else None
+    return Response({"results": [serialize(row) for row in rows], "next": address})
+
+
+def rows_after(
+    queryset: QuerySet[Any], cursor: str | None, *, ordering: tuple[str, ...], limit: int = LIMIT_DEFAULT
+) -> tuple[list[Any], str | None]:
+    """
+    Return the rows after a cursor's place, from the first one without a cursor, and the cursor for what follows, if anything does.
+
+    For pages of our own; `ordering` as for `page`. Raises ValueError for a cursor that this list did not give out.
+    """
+    keys = _keys(queryset.model, ordering)
+    place = None if cursor is None else _read_cursor(cursor, keys)
+    return _slice(queryset.order_by(*ordering), keys, place, limit)
 
 
 # One column of the ordering: its field, and whether it falls.
 _Key = tuple["Field[Any, Any]", bool]
+
+
+def _slice(
+    ordered: QuerySet[Any], keys: Sequence[_Key], place: Sequence[Any] | None, limit: int
+) -> tuple[list[Any], str | None]:
+    rows = list((ordered if place is None else ordered.filter(_after(keys, place)))[: limit + 1])
+    return rows[:limit], _write_cursor(rows[limit - 1], keys) if len(rows) > limit else None
 
 
 def _keys(model: type[Model], ordering: Sequence[str]) -> list[_Key]:

@@ -16,6 +16,11 @@ from billing_site.http import wire
 
 CODE = re.compile(r"[A-Za-z0-9._:@-]{1,100}", re.ASCII)
 
+METADATA_MEMBERS_MAX = 50
+METADATA_NAME_MAX = 100
+METADATA_TEXT_MAX = 500
+_INTEGER_LIMIT = 10**15  # beyond it, some readers of JSON lose digits
+
 # Characters that change how a text reads without being seen: overrides and isolates of writing direction.
 _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -184,6 +189,52 @@ class CodeField(serializers.CharField):
         if not isinstance(data, str) or CODE.fullmatch(data) is None:
             self.fail("code")
         return data
+
+
+@extend_schema_field(
+    {
+        "type": "object",
+        "maxProperties": METADATA_MEMBERS_MAX,
+        "additionalProperties": {"oneOf": [{"type": "string"}, {"type": "integer"}, {"type": "boolean"}]},
+        "example": {"crm": "00123", "vip": True},
+    }
+)
+class MetadataField(serializers.Field):
+    """The operator's own notes with a tenant: at most 50 members, each a text, a whole number, true or false."""
+
+    default_error_messages = {
+        "not_an_object": "Must be an object of names and values.",
+        "too_many": f"Must have at most {METADATA_MEMBERS_MAX} members.",
+        "name": f"Names must have 1 to {METADATA_NAME_MAX} characters, without control characters.",
+        "value": f"Values must be texts of at most {METADATA_TEXT_MAX} characters, whole numbers, true or false.",
+    }
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        """Return the members unchanged."""
+        if not isinstance(data, Mapping):
+            self.fail("not_an_object")
+        if len(data) > METADATA_MEMBERS_MAX:
+            self.fail("too_many")
+        if not all(1 <= len(name) <= METADATA_NAME_MAX and is_clean(name) for name in data):
+            self.fail("name")
+        if not all(_is_note(value) for value in data.values()):
+            self.fail("value")
+        return dict(data)
+
+    def to_representation(self, value: dict[str, Any]) -> dict[str, Any]:
+        """Return the members unchanged."""
+        return value
+
+
+def _is_note(value: object) -> bool:
+    match value:
+        case bool():
+            return True
+        case int():
+            return abs(value) < _INTEGER_LIMIT
+        case str():
+            return len(value) <= METADATA_TEXT_MAX and is_clean(value, multiline=True)
+    return False
 
 
 class AsGivenField(serializers.Field):

@@ -16,16 +16,17 @@ from billing_site.http.authentication import actor_of
 from billing_site.http.pagination import page
 from billing_site.http.queries import NO_PARAMETERS, PAGE_PARAMETERS
 from billing_site.http.schema import PAGING, PeriodDocument
-from billing_site.http.serializers import CodeField, StrictSerializer, TimestampField
+from billing_site.http.serializers import CodeField, MetadataField, StrictSerializer, TimestampField
+from invoices.core.comparison import Direction
 from invoices.models import BacktestResult, BacktestRun
 from invoices.selectors.backtests import get_backtest, percent_done, results_of
-from invoices.services.backtesting import PERIODS_MAX, cancel_backtest, start_backtest
+from invoices.services.backtesting import PERIODS_MAX, TENANTS_NAMED_MAX, cancel_backtest, start_backtest
 from subscriptions.selectors.catalog import get_tier, get_version, money_text
 from subscriptions.selectors.clock import get_clock, wall_now
 
 
 class BacktestInput(StrictSerializer):
-    """What is to be compared, and with which periods: the last so many of each tenant, or those in a span of time."""
+    """What is to be compared, with which periods (the last so many of each tenant, or those in a span of time), and for whom."""
 
     tier = CodeField()
     version = serializers.IntegerField(min_value=1, max_value=2**31 - 1)
@@ -34,14 +35,37 @@ class BacktestInput(StrictSerializer):
     test_clock = CodeField(
         required=False, help_text="Compare the tenants on this clock, instead of those in wall time."
     )
+    tenants = serializers.ListField(
+        child=CodeField(),
+        required=False,
+        min_length=1,
+        max_length=TENANTS_NAMED_MAX,
+        help_text="Compare these tenants alone, in whichever time they live.",
+    )
+    metadata = MetadataField(
+        required=False, help_text="Compare those tenants alone with whom all of these names and values stand."
+    )
 
     def get_fields(self) -> dict[str, Any]:
         """Add `from`, which cannot be an attribute's name."""
         return super().get_fields() | {"from": TimestampField(required=False)}
 
 
+class BacktestBinDocument(serializers.Serializer[Any]):
+    """How many tenants' bills rise or fall by more than `over`, and not more than `up_to`; the largest falls first."""
+
+    direction = serializers.ChoiceField([one.value for one in Direction])
+    over = serializers.CharField()
+    up_to = serializers.CharField(allow_null=True)
+    tenants = serializers.IntegerField()
+
+
 class BacktestSummaryDocument(serializers.Serializer[Any]):
-    """All tenants together. p50, p95 and worst are of the tenants' differences; null where no period could be compared."""
+    """
+    All tenants together. p50, p95 and worst are of the tenants' differences; null where no period could be compared.
+
+    Percentages are of what was billed before, "Infinity" where that was nothing: the largest of a tenant's rounded up, that of all rounded down.
+    """
 
     before = serializers.CharField()
     after = serializers.CharField()
@@ -53,6 +77,11 @@ class BacktestSummaryDocument(serializers.Serializer[Any]):
     p50 = serializers.CharField(allow_null=True)
     p95 = serializers.CharField(allow_null=True)
     worst = serializers.CharField(allow_null=True, help_text="The largest rise.")
+    rises = serializers.IntegerField(help_text="Tenants who would pay more.")
+    falls = serializers.IntegerField(help_text="Tenants who would pay less.")
+    largest_rise_percent = serializers.CharField(allow_null=True)
+    change_percent = serializers.CharField(allow_null=True)
+    histogram = BacktestBinDocument(many=True)
 
 
 class BacktestDocument(serializers.Serializer[Any]):
@@ -125,6 +154,8 @@ class Backtests(APIView):
             from_at=values.get("from"),
             to_at=values.get("to"),
             test_clock=get_clock(values["test_clock"]) if "test_clock" in values else None,
+            tenants=values.get("tenants"),
+            metadata=values.get("metadata"),
             now=wall_now(),
             actor=actor_of(request),
         )
@@ -186,12 +217,16 @@ class BacktestTable(APIView):
     def get(self, request: Request, backtest: UUID) -> StreamingHttpResponse:
         """A row for each tenant, the largest rise first."""
         NO_PARAMETERS.read(request)
-        run = get_backtest(backtest)
-        return StreamingHttpResponse(
-            _rows(run),
-            content_type="text/csv; charset=utf-8",
-            headers={"Content-Disposition": f'attachment; filename="backtest-{run.public_id}.csv"'},
-        )
+        return csv_of(get_backtest(backtest))
+
+
+def csv_of(run: BacktestRun) -> StreamingHttpResponse:
+    """Return what a run found as a file: a row for each tenant, the largest rise first."""
+    return StreamingHttpResponse(
+        _rows(run),
+        content_type="text/csv; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="backtest-{run.public_id}.csv"'},
+    )
 
 
 class _Echo:

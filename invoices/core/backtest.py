@@ -1,7 +1,7 @@
 """
 A backtest: what closed periods would have cost under other terms, by the functions that bill.
 
-Owns how counted usage is dealt to the pools of other terms, walked again and priced, and what fees would have been. Does not own what was
+Owns how usage is walked again and priced, and what fees would have been. Does not own which usage belongs to which pool (`dealing`), what was
 billed (it is told), nor what a price or a walk is (`metering.core`). It takes aggregates: events are not read again, so what only they
 could answer is an obstacle, and the period is left out with its reason.
 """
@@ -13,10 +13,10 @@ from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
 
+from invoices.core.dealing import CountedBalance, Matcher, PoolUsage, deal
 from invoices.core.lines import LineKind
 from metering.core.burndown import Grant, GrantId, GrantKind, walk
-from metering.core.measuring import DimensionSet
-from metering.core.overage import ChargeId, ChargeTerms, PricedPool, SegmentUsage, price_pool, price_units
+from metering.core.overage import ChargeId, ChargeTerms, PricedPool
 from metering.core.pools import MeterPools, Pool
 from metering.core.segments import cuts_of, meets
 from subscriptions.core.money import exact, quantize
@@ -50,44 +50,6 @@ OBSTACLE_WORDS: Mapping[Obstacle, str] = {
     Obstacle.BOUNDS_PER_EVENT: "The version has bounds per event, and the events were not summed by those bounds.",
     Obstacle.POOLS_CUT_OTHERWISE: "Usage would burn grants that began or ended within the period, and was not counted apart there.",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Late:
-    """Usage, negative where it was taken back, that was posted after its balance had closed."""
-
-    dimensions: DimensionSet
-    quantity: Decimal
-    events: int
-
-
-@dataclass(frozen=True, slots=True)
-class CountedSegment:
-    """The totals of a segment by dimension set, with what of them came late, in the order in which it was posted."""
-
-    starts_at: datetime
-    usage: Mapping[DimensionSet, Decimal]
-    events: Mapping[DimensionSet, int]
-    clamped: Mapping[DimensionSet, Decimal]
-    late: Sequence[Late] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class CountedBalance:
-    """
-    A pool's usage in a period, as it was kept.
-
-    `pools` are the meter's by the terms of that time: by their bounds per event `clamped` was summed. `cuts` are the instants at which
-    segments were begun for grants. `grants` are what had rolled over into this balance alone.
-    """
-
-    meter_id: int
-    pool: str
-    is_additive: bool
-    cuts: Collection[datetime]
-    pools: Sequence[MeterPools]
-    segments: Sequence[CountedSegment]
-    grants: Sequence[Grant] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +135,14 @@ class BacktestTerms:
     trial_pools: Mapping[int, MeterPools]
     bills_trial_overage: bool
     meter_codes: Mapping[int, str]
+    _matchers: dict[tuple[int, bool], Matcher] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def matcher(self, meter_id: int, period: PastPeriod) -> Matcher:
+        """Return what says to which of a meter's pools usage belongs in a period."""
+        key = meter_id, period.is_trial
+        if key not in self._matchers:
+            self._matchers[key] = Matcher(self.pools_in(period)[meter_id])
+        return self._matchers[key]
 
     def pools_in(self, period: PastPeriod) -> Mapping[int, MeterPools]:
         """Return the pools by meter id that are in force in a period."""
@@ -261,19 +231,20 @@ def _without(past: TenantPast, gone: Collection[GrantId]) -> TenantPast:
 def obstacle_of(period: PastPeriod, past: TenantPast, terms: BacktestTerms) -> Obstacle | None:
     """Return what prevents a period's replay under the terms, as far as its usage can tell."""
     counted = {balance.meter_id for balance in period.balances}
-    for meter_id, pools in terms.pools_in(period).items():
+    for meter_id in terms.pools_in(period):
         if meter_id not in counted:
             return Obstacle.METER_NOT_COUNTED
+        matcher = terms.matcher(meter_id, period)
         for balance in period.balances:
-            if balance.meter_id == meter_id and (obstacle := _obstacle_in(balance, pools, period, past)):
+            if balance.meter_id == meter_id and (obstacle := _obstacle_in(balance, matcher, period, past)):
                 return obstacle
     return None
 
 
-def _obstacle_in(balance: CountedBalance, pools: MeterPools, period: PastPeriod, past: TenantPast) -> Obstacle | None:
+def _obstacle_in(balance: CountedBalance, matcher: Matcher, period: PastPeriod, past: TenantPast) -> Obstacle | None:
     sets = {names for segment in balance.segments for names in segment.usage}
     for names in sets:
-        charge = pools.charge_for(names)
+        key, charge = matcher.place(names)
         if charge is not None and charge.price.clamps_events:
             known = [then.charge_for(names) for then in balance.pools]
             if any(one is None or one.price != charge.price for one in known):
@@ -281,7 +252,6 @@ def _obstacle_in(balance: CountedBalance, pools: MeterPools, period: PastPeriod,
             # A minimum spend looks at what had come when the period closed, and that was not summed apart.
             if charge.price.amount_min is not None and any(segment.late for segment in balance.segments):
                 return Obstacle.BOUNDS_PER_EVENT
-        key = pools.key_for(names)
         if balance.is_additive and key != balance.pool:
             cuts = cuts_of(period.span, past.grants.get((balance.meter_id, key), ()))
             if any(cut not in balance.cuts for cut in cuts):
@@ -354,8 +324,9 @@ def _lines(period: PastPeriod, terms: BacktestTerms, stock: _Stock) -> dict[Line
         lines[LineKey(LineKind.FEE)] = fee
     for meter_id, pools in terms.pools_in(period).items():
         balances = [balance for balance in period.balances if balance.meter_id == meter_id]
+        dealt = deal(period.span.starts_at, balances, terms.matcher(meter_id, period))
         for pool in pools.by_key.values():
-            usage = _PoolUsage.dealt(period, balances, pools, pool)
+            usage = dealt[pool.key]
             in_force = stock.in_force(period, meter_id, pool) if usage.is_additive else []
             position = walk(usage.in_time(), [*_own_grants(period, pool, usage), *in_force])
             if usage.is_additive:
@@ -431,7 +402,7 @@ def fee_under(period: PastPeriod, terms: BacktestTerms) -> Decimal:
     return total
 
 
-def _own_grants(period: PastPeriod, pool: Pool, usage: "_PoolUsage") -> list[Grant]:
+def _own_grants(period: PastPeriod, pool: Pool, usage: PoolUsage) -> list[Grant]:
     """Return what covers this period alone: its allowance, and what had rolled over into it from before the backtest."""
     if not pool.included:
         return list(usage.rolled)
@@ -446,91 +417,3 @@ def _own_grants(period: PastPeriod, pool: Pool, usage: "_PoolUsage") -> list[Gra
         created_at=period.opened_at,
     )
     return [allowance, *usage.rolled]
-
-
-@dataclass(slots=True)
-class _Dealt:
-    """What of a segment belongs to one pool."""
-
-    usage: dict[DimensionSet, Decimal] = field(default_factory=dict)
-    events: dict[DimensionSet, int] = field(default_factory=dict)
-    clamped: dict[DimensionSet, Decimal] = field(default_factory=dict)
-    late: list[Late] = field(default_factory=list)
-
-    def in_time(self) -> Decimal:
-        """Return the usage that was there when the period closed; what was taken back before its event came in counts as nothing."""
-        with exact():
-            in_time = sum(self.usage.values(), _ZERO) - sum((one.quantity for one in self.late), _ZERO)
-        return max(in_time, _ZERO)
-
-    def overage(self, in_time: Decimal) -> Decimal:
-        """Return the overage with what came late: it adds to it, and what was taken back lowers it to nothing at most."""
-        overage = in_time
-        with exact():
-            for one in self.late:
-                overage = max(overage + one.quantity, _ZERO)
-        return overage
-
-
-class _PoolUsage:
-    """A period's usage that belongs to one pool of the terms, whatever pools it was counted in."""
-
-    def __init__(self, *, is_additive: bool, rolled: Sequence[Grant]) -> None:
-        self.is_additive = is_additive
-        self.rolled = rolled
-        self._segments: dict[datetime, _Dealt] = {}
-
-    @classmethod
-    def dealt(
-        cls, period: PastPeriod, balances: Sequence[CountedBalance], pools: MeterPools, pool: Pool
-    ) -> "_PoolUsage":
-        rolled = [grant for balance in balances if balance.pool == pool.key for grant in balance.grants]
-        dealt = cls(is_additive=all(balance.is_additive for balance in balances), rolled=rolled)
-        dealt._segments[period.span.starts_at] = _Dealt()
-        for balance in balances:
-            for segment in balance.segments:
-                dealt._add(segment, [names for names in segment.usage if pools.key_for(names) == pool.key])
-        dealt._segments = dict(sorted(dealt._segments.items()))
-        return dealt
-
-    def _add(self, segment: CountedSegment, sets: Collection[DimensionSet]) -> None:
-        if not sets:
-            return
-        to = self._segments.setdefault(segment.starts_at, _Dealt())
-        for names in sets:
-            # A set has one balance, but where a change of versions moved it to another pool.
-            with exact():
-                to.usage[names] = to.usage.get(names, _ZERO) + segment.usage[names]
-                to.clamped[names] = to.clamped.get(names, _ZERO) + segment.clamped.get(names, _ZERO)
-            to.events[names] = to.events.get(names, 0) + segment.events.get(names, 0)
-        to.late += [one for one in segment.late if one.dimensions in sets]
-
-    @property
-    def has_late(self) -> bool:
-        """Whether anything came after closing."""
-        return any(segment.late for segment in self._segments.values())
-
-    def in_time(self) -> Iterable[tuple[datetime, Decimal]]:
-        """Return each segment's usage as it was when the period closed."""
-        return [(starts_at, segment.in_time()) for starts_at, segment in self._segments.items()]
-
-    def priced(self, overage: Sequence[Decimal], pool: Pool, *, late: bool = True) -> PricedPool:
-        """Price the pool, given each segment's overage when the period closed: with what came late, or as it was then."""
-        pairs = zip(self._segments.values(), overage, strict=True)
-        segments = [_segment(dealt, in_time, pool, late=late) for dealt, in_time in pairs]
-        if pool.unit_amount is not None:
-            with exact():
-                return price_units(pool.charges[0], sum((one.overage for one in segments), _ZERO))
-        return price_pool(segments, pool.charges)
-
-
-def _segment(dealt: _Dealt, in_time: Decimal, pool: Pool, *, late: bool) -> SegmentUsage:
-    version_id = pool.charges[0].version_id if pool.charges else 0
-    if late:
-        return SegmentUsage(version_id, dealt.usage, dealt.overage(in_time), dealt.events, dealt.clamped)
-    usage, events = dict(dealt.usage), dict(dealt.events)
-    with exact():
-        for one in dealt.late:
-            usage[one.dimensions] -= one.quantity
-            events[one.dimensions] -= one.events
-    return SegmentUsage(version_id, usage, in_time, events, dealt.clamped)

@@ -15,21 +15,19 @@ from django.db import connection
 from django.db.models import Exists, F, OuterRef, Q, QuerySet, Window
 from django.db.models.functions import RowNumber
 
-from billing_site.database import among
+from billing_site.database import among, array_of
 from billing_site.prepared import run
 from invoices.core.backtest import (
     BacktestTerms,
     Burned,
-    CountedBalance,
-    CountedSegment,
     FeeEntry,
-    Late,
     LineKey,
     Obstacle,
     PastPeriod,
     TenantPast,
     usage_lines,
 )
+from invoices.core.dealing import CountedBalance, CountedSegment, Late
 from invoices.core.lines import LineKind
 from invoices.models import BacktestRun
 from metering.core.burndown import Grant, GrantId
@@ -62,22 +60,17 @@ GROUP BY 1, 2, 3, 4 ORDER BY 3
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """
-    Which periods are replayed: closed ones of a tier, the last so many of each tenant, or those that lie in [from_at, to_at).
-
-    Of tenants in wall time, or of those on one test clock.
-    """
+    """Which periods of a tenant are replayed: closed ones of a tier, the last so many, or those that lie in [from_at, to_at)."""
 
     tier_id: int
     periods: int | None
     from_at: datetime | None
     to_at: datetime | None
-    test_clock_id: int | None
 
 
 def scope_of(run: BacktestRun) -> Scope:
     """Return which periods a run is about."""
-    return Scope(run.version.tier_id, run.periods, run.from_at, run.to_at, run.test_clock_id)
+    return Scope(run.version.tier_id, run.periods, run.from_at, run.to_at)
 
 
 def backtest_terms(version: TierVersion) -> BacktestTerms:
@@ -93,9 +86,10 @@ def backtest_terms(version: TierVersion) -> BacktestTerms:
     )
 
 
-def tenants_of(scope: Scope) -> QuerySet[BillingPeriod, int]:
-    """Return the ids of the tenants that have something to replay, each once, unordered."""
-    return _periods(scope).values_list("tenant_id", flat=True).distinct()
+def tenants_of(scope: Scope, who: Q) -> list[int]:
+    """Return, in order, the ids of the tenants that have something to replay; `who` is a condition on a period's `tenant`."""
+    found = _periods(scope).filter(who).order_by("tenant_id")
+    return list(found.values_list("tenant_id", flat=True).distinct())
 
 
 def pasts(tenant_ids: Collection[int], *, scope: Scope, terms: BacktestTerms, version: TierVersion) -> list[TenantPast]:
@@ -116,7 +110,6 @@ def _periods(scope: Scope) -> QuerySet[BillingPeriod]:
     found = BillingPeriod.objects.filter(
         Q(version__tier_id=scope.tier_id) | Exists(came_to),
         closed_at__isnull=False,
-        tenant__test_clock_id=scope.test_clock_id,
     )
     if scope.from_at is not None:
         found = found.filter(starts_at__gte=scope.from_at)
@@ -267,14 +260,14 @@ class _Read:
                 pools = self._grants.setdefault(grant.tenant_id, {})
                 pools.setdefault((grant.meter_id, grant.pool), []).append(grant.as_core())
         self._burned: dict[int, list[Burned]] = {}
-        for tenant_id, *burned in run(_BURNED, [sorted(self._grants)]) if self._grants else ():
+        for tenant_id, *burned in run(_BURNED, [array_of(self._grants)]) if self._grants else ():
             self._burned.setdefault(tenant_id, []).append(Burned(*burned))
 
 
 def _late(balance_ids: list[int]) -> dict[int, dict[datetime, list[Late]]]:
     found: dict[int, dict[datetime, list[Late]]] = {}
     with connection.cursor() as cursor:
-        cursor.execute(_LATE, [balance_ids])
+        cursor.execute(_LATE, [array_of(balance_ids)])
         for balance_id, segment_at, key, quantity, events in cursor:
             late = Late(dimension_set(key), quantity, events)
             found.setdefault(balance_id, {}).setdefault(segment_at, []).append(late)

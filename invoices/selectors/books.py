@@ -12,6 +12,7 @@ from typing import Any
 
 from django.db import connection, transaction
 
+from billing_site.database import read_only
 from billing_site.finite import COLUMNS_WITHOUT_CHECK
 
 # The largest tables are read whole, which takes longer than a request may.
@@ -93,9 +94,9 @@ def refresh_statistics() -> None:
 def _snapshot() -> Iterator[Any]:
     """Yield a cursor for which time stands still, so that what is written meanwhile breaks nothing; it only reads."""
     is_own = not connection.in_atomic_block
-    with transaction.atomic(), connection.cursor() as cursor:
-        if is_own:  # a caller's transaction has its own view, which cannot be changed any more
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    # A caller's transaction has its own view, which cannot be changed any more.
+    with read_only() if is_own else transaction.atomic(), connection.cursor() as cursor:
+        if is_own:
             cursor.execute(f"SET LOCAL statement_timeout = '{STATEMENT_MINUTES}min'")
         yield cursor
 

@@ -1,32 +1,32 @@
 """
-Runs backtests: in chunks of tenants, by whichever worker has the lease, until all are done or somebody cancels it.
+Runs backtests: in chunks of tenants, each by whichever worker has its lease, until all are done or somebody cancels it.
 
-The past is read in a transaction that cannot write; then what was found is stored, unless the run was cancelled or another worker did that
-chunk meanwhile. So a worker that dies leaves a run that goes on where it was. Owns nothing of how the past is read (`selectors.backtest_inputs`)
-or played again (`core.backtest`).
+A chunk is read and compared in a transaction that cannot write; then what was found is stored, unless the run is over or another worker did the
+chunk meanwhile. So a worker that dies leaves a chunk that another takes up. Owns nothing of how the past is read (`selectors.backtest_inputs`),
+played again (`core.backtest`) or summed up (`selectors.backtests`).
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from math import ceil
 from time import monotonic
 from typing import Any
 
-from django.db import connection, transaction
-from django.db.models import F, Sum
+from django.db import transaction
+from django.db.models import Q
 from django.db.models.functions import Now
 
-from billing_site.database import claim
+from billing_site.database import claim, read_only, wall_now
 from billing_site.doorbell import ring
 from billing_site.http.problems import DomainError, FieldError, Invalid
 from billing_site.http.wire import timestamp
 from invoices.core.backtest import OBSTACLE_WORDS, BacktestTerms, ReplayedPeriod, TenantPast, replay
-from invoices.models import BacktestResult, BacktestRun
+from invoices.models import BacktestChunk, BacktestResult, BacktestRun
 from invoices.selectors.backtest_inputs import backtest_terms, pasts, scope_of, tenants_of
+from invoices.selectors.backtests import summary_of
 from subscriptions.core.money import exact
-from subscriptions.models import TestClock, TierVersion
+from subscriptions.models import Tenant, TestClock, TierVersion
 from subscriptions.selectors.catalog import money_text
 from subscriptions.services import audit
 
@@ -36,6 +36,9 @@ CHUNK_TENANTS = 250
 LEASE = timedelta(minutes=5)
 TRIES_MAX = 3
 PERIODS_MAX = 36
+TENANTS_NAMED_MAX = 1_000
+# How many workers compare at the same time, over all runs: they have other things to do, too.
+WORKERS_MAX = 4
 
 _ZERO = Decimal(0)
 
@@ -51,22 +54,26 @@ class BacktestNotRunning(DomainError):
 def start_backtest(
     *,
     version: TierVersion,
-    periods: int | None,
-    from_at: datetime | None,
-    to_at: datetime | None,
-    test_clock: TestClock | None,
+    periods: int | None = None,
+    from_at: datetime | None = None,
+    to_at: datetime | None = None,
+    test_clock: TestClock | None = None,
+    tenants: Sequence[str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
     now: datetime,
     actor: str,
 ) -> BacktestRun:
     """
     Ask for a backtest of a version, a draft or not, over the last closed periods of each tenant, or over those in [from_at, to_at).
 
-    Of the tier's tenants in wall time, or of those on a test clock. `now` is wall time. Raises Invalid (422) unless the periods are said in one
-    way.
+    Of the tier's tenants in wall time, or of those on a test clock; of these, where `metadata` is given, of those with whom all of it stands.
+    Or of the `tenants` that are named, in whichever time they live; those without such a period are not compared. `now` is wall time. Where
+    there is nobody to compare, it is done at once. Raises Invalid (422) unless periods and tenants are said in one way, and for a code that no tenant has.
     """
     is_span = from_at is not None and to_at is not None
     if (periods is None) != is_span or (is_span and (from_at is None or to_at is None or from_at >= to_at)):
         raise Invalid("Say either `periods`, or `from` and a later `to`.", errors=[_ONE_WAY])
+    who, cohort = _cohort(test_clock, tenants, metadata)
     run = BacktestRun(
         version=version,
         revision=version.revision,
@@ -74,17 +81,48 @@ def start_backtest(
         from_at=from_at,
         to_at=to_at,
         test_clock=test_clock,
+        cohort=cohort,
         actor=actor,
-        due_at=now,
     )
-    run.tenants = tenants_of(scope_of(run)).count()
+    tenant_ids = tenants_of(scope_of(run), who)
+    run.tenants = len(tenant_ids)
     run.save()
     audit.record(actor=actor, action="create", instance=run, after={"version": str(version), "tenants": run.tenants})
-    ring("invoices.run_backtests")
+    if not tenant_ids:
+        _finish(run)
+    BacktestChunk.objects.bulk_create(
+        BacktestChunk(run=run, tenant_ids=tenant_ids[first : first + CHUNK_TENANTS], due_at=now)
+        for first in range(0, len(tenant_ids), CHUNK_TENANTS)
+    )
+    for _ in range(min(WORKERS_MAX, -(-len(tenant_ids) // CHUNK_TENANTS))):
+        ring("invoices.run_backtests")
     return run
 
 
 _ONE_WAY = FieldError("periods", "one_form", "Give the number of periods, or a span of time.")
+_ONE_COHORT = FieldError(
+    "tenants", "one_form", "Name the tenants, or say which clock they are on and what stands with them."
+)
+
+
+def _cohort(
+    test_clock: TestClock | None, tenants: Sequence[str] | None, metadata: Mapping[str, Any] | None
+) -> tuple[Q, dict[str, Any]]:
+    """Return who is compared as a condition on periods, and as it is kept with the run."""
+    if tenants is None:
+        in_time = Q(tenant__test_clock=test_clock)
+        return (
+            (in_time & Q(tenant__metadata__contains=metadata), {"metadata": dict(metadata)})
+            if metadata
+            else (in_time, {})
+        )
+    if test_clock is not None or metadata:
+        raise Invalid("Tenants that are named live in whatever time they do.", errors=[_ONE_COHORT])
+    named = dict(Tenant.objects.filter(code__in=tenants).values_list("code", "pk"))
+    if unknown := [code for code in tenants if code not in named]:
+        detail = f"There is no tenant {', '.join(unknown[:10])}."
+        raise Invalid("Some tenants do not exist.", errors=[FieldError("tenants", "unknown", detail)])
+    return Q(tenant__in=named.values()), {"tenants": sorted(named)}
 
 
 @transaction.atomic
@@ -93,86 +131,88 @@ def cancel_backtest(*, run_id: int, actor: str) -> BacktestRun:
     run = _locked(run_id)
     if run.status != BacktestRun.Status.RUNNING:
         raise BacktestNotRunning(f"The backtest is {run.status}.")
-    run.status, run.due_at = BacktestRun.Status.CANCELLED, None
-    run.save(update_fields=["status", "due_at"])
+    _end(run, BacktestRun.Status.CANCELLED)
     audit.record(actor=actor, action="cancel", instance=run)
     return run
 
 
 def run_backtests(*, seconds_max: float | None = None) -> int:
     """
-    Go on with the backtests that no other worker has, and return how many chunks were done.
+    Compare chunks that no other worker has, and return how many were tried.
 
-    After `seconds_max` the rest is left to the next call, for which the doorbell is rung: a worker has other things to do, too.
+    After `seconds_max` the rest is left to the next call, for which the doorbell is rung: a worker has other things to do, too. Where WORKERS_MAX
+    are at it already, nothing is done.
     """
     started, chunks = monotonic(), 0
-    while leased := claim(BacktestRun.objects.all(), lease_seconds=LEASE.total_seconds(), limit=1):
-        [run] = leased
+    while _has_room() and (leased := claim(BacktestChunk.objects.all(), lease_seconds=LEASE.total_seconds(), limit=1)):
+        [chunk] = leased
+        chunks += 1
         try:
-            while _do_chunk(run.pk):
-                chunks += 1
-                if seconds_max is not None and monotonic() - started >= seconds_max:
-                    BacktestRun.objects.filter(pk=run.pk).update(leased_until=None, attempts=0)
-                    ring("invoices.run_backtests")
-                    return chunks
+            _compare(chunk)
         except Exception:
-            logger.exception("backtest %s failed, try %d", run.public_id, run.attempts)
-            if run.attempts < TRIES_MAX:
-                return chunks  # its lease ends, and another tick takes it up
-            _fail(run.pk, "It could not be computed; the log has the reason.")
+            logger.exception("a chunk of backtest %d failed, try %d", chunk.run_id, chunk.attempts)
+            if chunk.attempts >= TRIES_MAX:  # else its lease ends, and another tick takes it up
+                _fail(chunk.run_id, "It could not be computed; the log has the reason.")
+        if seconds_max is not None and monotonic() - started >= seconds_max:
+            if BacktestChunk.objects.exists():
+                ring("invoices.run_backtests")
+            break
     return chunks
 
 
-def _do_chunk(run_id: int) -> bool:
-    """Replay the next tenants and store what was found; False where nothing is left to do."""
-    run = BacktestRun.objects.select_related("version").get(pk=run_id)
-    if run.status != BacktestRun.Status.RUNNING:
-        return False
+def _has_room() -> bool:
+    return BacktestChunk.objects.filter(leased_until__gt=Now()).count() < WORKERS_MAX
+
+
+def _compare(chunk: BacktestChunk) -> None:
+    """Compare a chunk's tenants and store what was found."""
+    run = BacktestRun.objects.select_related("version").get(pk=chunk.run_id)
     if run.version.revision != run.revision:
-        _fail(run_id, "The draft was edited while the backtest ran; ask for another.")
-        return False
-    tenant_ids, results = _replayed(run)
-    return _store(run, tenant_ids, results)
-
-
-def _replayed(run: BacktestRun) -> tuple[list[int], list[BacktestResult]]:
-    """Read and replay the next tenants' pasts, in a transaction that sees one state and cannot write."""
-    with transaction.atomic(durable=True):
-        with connection.cursor() as cursor:
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        scope = scope_of(run)
-        following = tenants_of(scope).filter(tenant_id__gt=run.done_to_id).order_by("tenant_id")
-        tenant_ids = list(following[:CHUNK_TENANTS])
-        terms = backtest_terms(run.version)
-        found = pasts(tenant_ids, scope=scope, terms=terms, version=run.version)
-    return tenant_ids, [_result(run, past, replay(past, terms), terms) for past in found]
-
-
-def _store(run: BacktestRun, tenant_ids: Sequence[int], results: Sequence[BacktestResult]) -> bool:
-    """Store a chunk, or, where there is none any more, that the run is done; nothing where somebody else moved the run on."""
+        _fail(run.pk, "The draft was edited while the backtest ran; ask for another.")
+        return
+    with read_only():
+        results = _replayed(run, chunk.tenant_ids)
     with transaction.atomic():
-        fresh = _locked(run.pk)
-        if (fresh.status, fresh.done_to_id) != (BacktestRun.Status.RUNNING, run.done_to_id):
-            return False
-        if not tenant_ids:
-            fresh.status, fresh.due_at, fresh.summary = BacktestRun.Status.DONE, None, _summary(run)
-            fresh.save(update_fields=["status", "due_at", "summary"])
-            return False
+        run = _locked(run.pk)
+        # It is gone where the run is over, or where this worker's lease had ended and another one was faster.
+        if not BacktestChunk.objects.filter(pk=chunk.pk).delete()[0]:
+            return
         BacktestResult.objects.bulk_create(results)
-        # Progress is a new lease, and a new first try.
-        BacktestRun.objects.filter(pk=run.pk).update(
-            tenants_done=F("tenants_done") + len(tenant_ids),
-            done_to_id=tenant_ids[-1],
-            leased_until=Now() + LEASE,
-            attempts=1,
-        )
-    return True
+        run.tenants_done += len(chunk.tenant_ids)
+        run.save(update_fields=["tenants_done"])
+        if not run.chunks.exists():
+            _finish(run)
+
+
+def _replayed(run: BacktestRun, tenant_ids: Sequence[int]) -> list[BacktestResult]:
+    terms = backtest_terms(run.version)
+    found = pasts(tenant_ids, scope=scope_of(run), terms=terms, version=run.version)
+    return [_result(run, past, replay(past, terms), terms) for past in found]
+
+
+def _finish(run: BacktestRun) -> None:
+    """Sum up a run of which nothing is left to do."""
+    run.summary = summary_of(run)
+    _end(run, BacktestRun.Status.DONE)
 
 
 def _fail(run_id: int, reason: str) -> None:
-    BacktestRun.objects.filter(pk=run_id, status=BacktestRun.Status.RUNNING).update(
-        status=BacktestRun.Status.FAILED, due_at=None, failure=reason
-    )
+    with transaction.atomic():
+        run = _locked(run_id)
+        if run.status == BacktestRun.Status.RUNNING:
+            run.failure = reason
+            _end(run, BacktestRun.Status.FAILED)
+
+
+def _end(run: BacktestRun, status: str) -> None:
+    run.status, run.finished_at = status, wall_now()
+    run.save(update_fields=["status", "finished_at", "summary", "failure"])
+    BacktestChunk.objects.filter(run=run).delete()
+
+
+def _locked(run_id: int) -> BacktestRun:
+    runs = BacktestRun.objects.select_for_update(no_key=True, of=("self",))
+    return runs.select_related("version").get(pk=run_id)
 
 
 def _result(
@@ -212,34 +252,3 @@ def _result(
             if one.obstacle is not None
         ],
     )
-
-
-def _summary(run: BacktestRun) -> dict[str, Any]:
-    """Sum up a run: of the tenants' differences the median, the 95th percentile by nearest rank, and the largest rise."""
-    currency = run.version.currency
-    compared = BacktestResult.objects.filter(run=run, periods__gt=0)
-    sums = compared.aggregate(
-        before=Sum("before"), after=Sum("after"), difference=Sum("difference"), count=Sum("periods")
-    )
-    differences = list(compared.order_by("difference").values_list("difference", flat=True))
-
-    def rank(percent: int) -> str | None:
-        if not differences:
-            return None
-        return money_text(differences[max(ceil(percent * len(differences) / 100), 1) - 1], currency)
-
-    skipped = BacktestResult.objects.filter(run=run).exclude(skipped=[]).values_list("skipped", flat=True)
-    return {
-        **{name: money_text(sums[name] or _ZERO, currency) for name in ("before", "after", "difference")},
-        "currency": currency,
-        "tenants": len(differences),
-        "periods": sums["count"] or 0,
-        "skipped": sum(len(of_one) for of_one in skipped),
-        "p50": rank(50),
-        "p95": rank(95),
-        "worst": rank(100),
-    }
-
-
-def _locked(run_id: int) -> BacktestRun:
-    return BacktestRun.objects.select_for_update(no_key=True, of=("self",)).get(pk=run_id)

@@ -164,14 +164,17 @@ def match(charges: Iterable[ChargeTerms], dimension_set: DimensionSet) -> Charge
     Raises ValueError when two are equally specific: a version like that is not published.
     """
     pairs = set(dimension_set)
-    best = sorted(
-        (charge for charge in charges if pairs.issuperset(charge.dimensions.items())),
-        key=lambda charge: len(charge.dimensions),
-        reverse=True,
-    )[:2]
-    if len(best) == 2 and len(best[0].dimensions) == len(best[1].dimensions):
-        raise ValueError(f"charges {best[0].charge_id} and {best[1].charge_id} match {dimension_set} equally well")
-    return best[0] if best else None
+    best = rival = None
+    for charge in charges:
+        if not pairs.issuperset(charge.dimensions.items()):
+            continue
+        if best is None or len(charge.dimensions) > len(best.dimensions):
+            best, rival = charge, None
+        elif len(charge.dimensions) == len(best.dimensions):
+            rival = charge
+    if best is not None and rival is not None:
+        raise ValueError(f"charges {best.charge_id} and {rival.charge_id} match {dimension_set} equally well")
+    return best
 
 
 def spread(overage: Decimal, usage: Mapping[DimensionSet, Decimal]) -> dict[DimensionSet, Fraction]:
@@ -181,12 +184,16 @@ def spread(overage: Decimal, usage: Mapping[DimensionSet, Decimal]) -> dict[Dime
 
     Sets without usage are left out. Raises ValueError unless 0 ≤ overage ≤ usage.
     """
-    used = sum((Fraction(quantity) for quantity in usage.values()), Fraction(0))
+    with exact():
+        used = sum(usage.values(), Decimal(0))
     if not 0 <= overage <= used:
         raise ValueError(f"an overage of {overage} is no part of a usage of {used}")
-    if len(usage) == 1:
-        return {each: Fraction(overage) for each, quantity in usage.items() if quantity}
-    return {each: Fraction(quantity) * Fraction(overage) / used for each, quantity in usage.items() if quantity}
+    if not overage:
+        return {each: _ZERO for each, quantity in usage.items() if quantity}
+    if overage == used:
+        return {each: Fraction(quantity) for each, quantity in usage.items() if quantity}
+    share = Fraction(overage) / Fraction(used)
+    return {each: Fraction(quantity) * share for each, quantity in usage.items() if quantity}
 
 
 def price_pool(segments: Sequence[SegmentUsage], charges: Sequence[ChargeTerms]) -> PricedPool:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from django.db import connection
 
+from billing_site.database import array_of
 from billing_site.prepared import run
 from metering.core.measuring import DimensionSet, dimension_set
 from metering.core.overage import ChargeTerms, PricedPool, SegmentUsage, price_pool, price_units
@@ -27,7 +28,7 @@ FROM metering_segmenttotal WHERE balance_id = ANY(%s::bigint[]) ORDER BY balance
 
 _SEGMENT_OVERAGE = """
 SELECT balance_id, segment_at, sum(quantity)
-FROM metering_ledgerentry WHERE balance_id = ANY(%s) AND grant_id IS NULL AND kind IN ('usage', 'walk') GROUP BY 1, 2
+FROM metering_ledgerentry WHERE balance_id = ANY(%s::bigint[]) AND grant_id IS NULL AND kind IN ('usage', 'walk') GROUP BY 1, 2
 """
 
 
@@ -169,7 +170,7 @@ def charges_of_pool(version_id: int, meter_id: int, pool: str) -> tuple[ChargeTe
 def read_totals(balance_ids: list[int]) -> dict[int, list[SegmentTotals]]:
     """Return the totals of each balance's segments in time order; a balance without usage is missing."""
     by_balance: dict[int, list[SegmentTotals]] = {}
-    for balance_id, segment_at, key, quantity, events, clamped in run(_TOTALS, [balance_ids]):
+    for balance_id, segment_at, key, quantity, events, clamped in run(_TOTALS, [array_of(balance_ids)]):
         segments = by_balance.setdefault(balance_id, [])
         if not segments or segments[-1].segment_at != segment_at:
             segments.append(SegmentTotals(segment_at, {}, {}, {}))
@@ -205,7 +206,7 @@ def _overage_by_segment(balances: Sequence[BalanceFigures], totals: Mapping[int,
                 overage[balance.pk, segments[0].segment_at] = balance.used - balance.covered
     if several:
         with connection.cursor() as cursor:
-            cursor.execute(_SEGMENT_OVERAGE, [several])
+            cursor.execute(_SEGMENT_OVERAGE, [array_of(several)])
             for balance_id, segment_at, quantity in cursor:
                 overage[balance_id, segment_at] = quantity
     return overage

@@ -58,7 +58,7 @@ class TenantAdmin(ServiceAdmin):
         "timezone": "Where its days and months are counted, such as Europe/Berlin.",
         "country": "Two letters, such as DE.",
         "tax_ids": 'Printed on invoices: a JSON list, such as ["DE123456789"].',
-        "metadata": "Your own notes: a JSON object. Nothing reads them.",
+        "metadata": "Your own notes: a JSON object. A backtest can choose tenants by them.",
         "test_clock": "For a tenant that tries things out in a time of its own: its invoices are no revenue. Fixed once it exists.",
     }
     actions = ["release_parked"]

@@ -1,6 +1,5 @@
 """`/tenants`: the operator's customers, and what their version entitles them to."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from drf_spectacular.utils import extend_schema, extend_schema_field
@@ -17,10 +16,10 @@ from billing_site.http.serializers import (
     AsGivenField,
     CodeField,
     DecimalStringField,
+    MetadataField,
     StrictSerializer,
     TextField,
     TimestampField,
-    is_clean,
 )
 from subscriptions.models import Tenant
 from subscriptions.selectors.agreement import running_subscription
@@ -30,56 +29,6 @@ from subscriptions.selectors.tenants import get_tenant
 from subscriptions.services import tenants
 
 TAX_IDS_MAX = 10
-METADATA_MEMBERS_MAX = 50
-METADATA_NAME_MAX = 100
-METADATA_TEXT_MAX = 500
-_INTEGER_LIMIT = 10**15  # beyond it, some readers of JSON lose digits
-
-
-@extend_schema_field(
-    {
-        "type": "object",
-        "maxProperties": METADATA_MEMBERS_MAX,
-        "additionalProperties": {"oneOf": [{"type": "string"}, {"type": "integer"}, {"type": "boolean"}]},
-        "example": {"crm": "00123", "vip": True},
-    }
-)
-class MetadataField(serializers.Field):
-    """The operator's own notes, never read by the engine: at most 50 members, each a text, a whole number, true or false."""
-
-    default_error_messages = {
-        "not_an_object": "Must be an object of names and values.",
-        "too_many": f"Must have at most {METADATA_MEMBERS_MAX} members.",
-        "name": f"Names must have 1 to {METADATA_NAME_MAX} characters, without control characters.",
-        "value": f"Values must be texts of at most {METADATA_TEXT_MAX} characters, whole numbers, true or false.",
-    }
-
-    def to_internal_value(self, data: Any) -> dict[str, Any]:
-        """Return the members unchanged."""
-        if not isinstance(data, Mapping):
-            self.fail("not_an_object")
-        if len(data) > METADATA_MEMBERS_MAX:
-            self.fail("too_many")
-        if not all(1 <= len(name) <= METADATA_NAME_MAX and is_clean(name) for name in data):
-            self.fail("name")
-        if not all(_is_note(value) for value in data.values()):
-            self.fail("value")
-        return dict(data)
-
-    def to_representation(self, value: dict[str, Any]) -> dict[str, Any]:
-        """Return the members unchanged."""
-        return value
-
-
-def _is_note(value: object) -> bool:
-    match value:
-        case bool():
-            return True
-        case int():
-            return abs(value) < _INTEGER_LIMIT
-        case str():
-            return len(value) <= METADATA_TEXT_MAX and is_clean(value, multiline=True)
-    return False
 
 
 class TaxId(StrictSerializer):

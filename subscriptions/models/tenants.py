@@ -53,7 +53,7 @@ class Tenant(models.Model):
     spend_cap = MoneyField(null=True, blank=True)
     country = models.CharField(max_length=2, blank=True, default="")
     tax_ids = models.JSONField(default=list, blank=True)
-    # The operator's own notes; never read by the engine.
+    # The operator's own notes; nothing reads them but a backtest that chooses tenants by them.
     metadata = models.JSONField(default=dict, blank=True)
     # A tenant on a test clock takes numbers of the TEST- series and appears in no revenue figure.
     test_clock = models.ForeignKey(TestClock, null=True, blank=True, on_delete=models.PROTECT, related_name="tenants")

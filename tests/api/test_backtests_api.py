@@ -5,7 +5,7 @@ from django.test import Client
 
 from invoices.services import backtesting
 from invoices.services.advancing import advance
-from subscriptions.models import AuditEntry
+from subscriptions.models import AuditEntry, Tenant
 from subscriptions.services import catalog
 from subscriptions.services.keys import issue_key
 from tests.api.test_invoices_api import Api
@@ -62,6 +62,17 @@ def test_a_backtest_runs_in_the_background_and_tells_what_changes_for_whom(api, 
         "p50": "0.20",
         "p95": "0.20",
         "worst": "0.20",
+        "rises": 1,
+        "falls": 0,
+        "largest_rise_percent": "0.2013",
+        "change_percent": "0.2012",
+        "histogram": [
+            {"direction": "same", "over": "0.00", "up_to": "0.00", "tenants": 0},
+            {"direction": "rise", "over": "0.00", "up_to": "0.05", "tenants": 0},
+            {"direction": "rise", "over": "0.05", "up_to": "0.10", "tenants": 0},
+            {"direction": "rise", "over": "0.10", "up_to": "0.15", "tenants": 0},
+            {"direction": "rise", "over": "0.15", "up_to": "0.20", "tenants": 1},
+        ],
     }
     june = {"starts_at": "2026-06-01T00:00:00Z", "ends_at": "2026-07-01T00:00:00Z"}
     line = {"period": june, "kind": "overage", "meter": "tokens", "dimensions": {}, "before": "0.40", "after": "0.60"}
@@ -135,6 +146,36 @@ def test_tenants_on_a_clock_are_compared_only_where_that_is_named(api, world):
     backtesting.run_backtests()
     summary = api.get(f"/backtests/{asked['id']}").json()["summary"]
     assert (summary["tenants"], summary["difference"], summary["worst"]) == (0, "0.00", None)
+
+
+def test_tenants_are_named_or_chosen_by_their_metadata(api, world):
+    version = draft(world)
+    code = world.tenant.code
+    Tenant.objects.filter(code=code).update(metadata={"plan": "old"})
+    counts = {}
+    for name, body in {
+        "named": {"tenants": [code], "test_clock": None},
+        "like it": {"metadata": {"plan": "old"}},
+        "unlike it": {"metadata": {"plan": "new"}},
+    }.items():
+        asked = start(api, version, world, **body).json()
+        backtesting.run_backtests()
+        counts[name] = api.get(f"/backtests/{asked['id']}").json()["summary"]["tenants"]
+    assert counts == {"named": 1, "like it": 1, "unlike it": 0}
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ({"tenants": ["nobody"], "test_clock": None}, "tenants"),
+        ({"tenants": [], "test_clock": None}, "tenants"),
+        ({"tenants": ["nobody"]}, "tenants"),
+        ({"metadata": {"a": {}}}, "metadata"),
+    ],
+)
+def test_tenants_that_cannot_be_meant_are_refused_by_name(api, world, body, path):
+    answer = start(api, draft(world), world, **body)
+    assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, path)
 
 
 def test_a_draft_over_dimensions_that_a_meter_does_not_declare_says_which_meter_must(api, world):

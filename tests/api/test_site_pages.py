@@ -38,7 +38,7 @@ def test_a_living_process_says_so_and_asks_nobody(client, django_assert_num_quer
 def test_a_ready_site_names_each_part(client):
     answer = client.get("/readyz")
 
-    parts = {"database": "ok", "migrations": "ok", "cache": "ok", "queue": "ok"}
+    parts = {"database": "ok", "migrations": "ok", "reader": "ok", "cache": "ok", "queue": "ok"}
     assert (answer.status_code, answer.json()) == (200, {"status": "ready", "checks": parts})
     assert "no-store" in answer["Cache-Control"]
 
@@ -64,6 +64,7 @@ def test_a_database_that_does_not_answer_keeps_requests_away(client, monkeypatch
     assert answer.json()["checks"] | {"cache": "", "queue": ""} == {
         "database": "unavailable",
         "migrations": "unknown",
+        "reader": "unknown",
         "cache": "",
         "queue": "",
     }
@@ -76,6 +77,7 @@ def test_without_redis_the_site_is_ready_and_says_what_is_missing(client, redis_
     assert answer.json()["checks"] == {
         "database": "ok",
         "migrations": "ok",
+        "reader": "ok",
         "cache": "unavailable",
         "queue": "unavailable",
     }

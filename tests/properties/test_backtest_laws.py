@@ -9,14 +9,12 @@ from hypothesis import strategies as st
 
 from invoices.core.backtest import (
     BacktestTerms,
-    CountedBalance,
-    CountedSegment,
     FeeEntry,
-    Late,
     PastPeriod,
     TenantPast,
     replay,
 )
+from invoices.core.dealing import CountedBalance, CountedSegment, Late
 from metering.core.burndown import Grant, GrantKind
 from metering.core.overage import ChargeTerms
 from metering.core.pools import Offer, pools_of

@@ -1,13 +1,18 @@
 """Backtests: nothing changes under the same terms, and under others the figures are those of really being on them."""
 
 import re
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
+from django.conf import settings
 from django.db import connection
+from django.db.models.functions import Now
 
+from billing_site.http.problems import Invalid
 from billing_site.http.wire import timestamp
-from invoices.models import BacktestResult, BacktestRun, Invoice, InvoiceLine
+from invoices.models import BacktestChunk, BacktestResult, BacktestRun, Invoice, InvoiceLine
+from invoices.selectors.backtests import GuardFigures, guard_figures
 from invoices.services import backtesting
 from invoices.services.advancing import advance
 from invoices.services.changing import NOW, Asked, change_tier
@@ -17,6 +22,7 @@ from metering.services.reversing import reverse_event
 from subscriptions.models import Meter, Tenant, TierVersion
 from subscriptions.selectors.catalog import ANSWERED_MEMBERS, get_version, version_document
 from subscriptions.services import catalog
+from tests.races import together
 from tests.world import ACTOR, JUNE, at, charge, make_meter, make_world, publish
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -339,63 +345,231 @@ def test_a_draft_that_is_edited_meanwhile_fails_the_run():
     )
 
 
-def test_a_run_that_was_cut_off_goes_on_where_it_was(monkeypatch):
-    version = simple()
-    first = make_world(version=version)
-    second = make_world(version=version)
-    Tenant.objects.filter(pk=second.tenant.pk).update(test_clock=first.clock)
-    second.clock = first.clock
-    to(first, "2026-07-03 00:00")
+def several(number, version):
+    """Return this many worlds on one clock whose June has closed, with 1,000 tokens beyond the allowance."""
+    worlds = [make_world(version=version) for _ in range(number)]
+    Tenant.objects.filter(pk__in=[world.tenant.pk for world in worlds]).update(test_clock=worlds[0].clock)
+    for world in worlds:
+        world.clock = worlds[0].clock
+        world.use(11_000)
+    to(worlds[0], "2026-07-03 00:00")
+    return worlds
+
+
+def start(version, clock=None, **terms):
+    return backtesting.start_backtest(version=version, periods=1, test_clock=clock, now=JUNE, actor=ACTOR, **terms)
+
+
+@pytest.fixture
+def one_by_one(monkeypatch):
     monkeypatch.setattr(backtesting, "CHUNK_TENANTS", 1)
-    run = backtesting.start_backtest(
-        version=draft_like(version, fee="100.00"),
-        periods=1,
-        from_at=None,
-        to_at=None,
-        test_clock=first.clock,
-        now=JUNE,
-        actor=ACTOR,
-    )
-    store = backtesting._store
+
+
+def test_a_run_that_was_cut_off_goes_on_where_it_was(monkeypatch, one_by_one):
+    version = simple()
+    worlds = several(2, version)
+    run = start(draft_like(version, fee="100.00"), worlds[0].clock)
+    replayed = backtesting._replayed
     calls = []
 
     def dies_at_the_second(*given):
         calls.append(given)
         if len(calls) == 2:
             raise SystemExit
-        return store(*given)
+        return replayed(*given)
 
-    monkeypatch.setattr(backtesting, "_store", dies_at_the_second)
+    monkeypatch.setattr(backtesting, "_replayed", dies_at_the_second)
     with pytest.raises(SystemExit):
         backtesting.run_backtests()
     assert BacktestResult.objects.filter(run=run).count() == 1
     assert backtesting.run_backtests() == 0, "its lease still runs"
-    BacktestRun.objects.filter(pk=run.pk).update(leased_until=None)
+    BacktestChunk.objects.update(leased_until=None)
     backtesting.run_backtests()
     run.refresh_from_db()
     assert (run.status, run.tenants_done, run.summary["difference"]) == ("done", 2, "2.00")
 
 
-def test_nothing_but_its_own_rows_is_written_and_the_past_is_read_where_nothing_can_be():
+def test_several_workers_share_a_run_and_each_tenant_is_compared_once(one_by_one):
+    version = simple()
+    worlds = several(6, version)
+    run = start(draft_like(version, fee="100.00"), worlds[0].clock)
+    done = together(*[backtesting.run_backtests] * 3)
+    run.refresh_from_db()
+    assert (sum(done), run.status, run.tenants_done) == (6, "done", 6)
+    assert (run.summary["tenants"], run.summary["difference"]) == (6, "6.00")
+    assert not BacktestChunk.objects.exists()
+
+
+def test_a_worker_that_was_too_slow_writes_nothing_twice(monkeypatch):
+    version = simple()
+    worlds = several(1, version)
+    run = start(draft_like(version, fee="100.00"), worlds[0].clock)
+    replayed = backtesting._replayed
+
+    def overtaken(*given):
+        monkeypatch.setattr(backtesting, "_replayed", replayed)
+        BacktestChunk.objects.update(leased_until=None)
+        [others] = together(backtesting.run_backtests)
+        assert others == 1
+        return replayed(*given)
+
+    def slow(*given):
+        # In its own transaction nothing can be written; the other worker has one of its own.
+        return together(lambda: overtaken(*given))[0]
+
+    monkeypatch.setattr(backtesting, "_replayed", slow)
+    backtesting.run_backtests()
+    run.refresh_from_db()
+    assert (run.status, run.tenants_done, run.results.count()) == ("done", 1, 1)
+
+
+def test_no_more_workers_than_allowed_are_at_it(monkeypatch, one_by_one):
+    version = simple()
+    worlds = several(3, version)
+    start(draft_like(version), worlds[0].clock)
+    monkeypatch.setattr(backtesting, "WORKERS_MAX", 2)
+    chunks = BacktestChunk.objects.order_by("pk")
+    chunks.filter(pk__in=[one.pk for one in chunks[:2]]).update(leased_until=Now() + timedelta(minutes=1))
+    assert backtesting.run_backtests() == 0
+    BacktestChunk.objects.update(leased_until=None)
+    assert backtesting.run_backtests() == 3
+
+
+def test_a_chunk_that_cannot_be_computed_fails_the_run_at_the_third_try(monkeypatch, caplog):
+    version = simple()
+    worlds = several(1, version)
+    run = start(draft_like(version), worlds[0].clock)
+
+    def broken(*given):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(backtesting, "_replayed", broken)
+    for tries in (1, 2, 3):
+        BacktestChunk.objects.update(leased_until=None)
+        assert backtesting.run_backtests() == 1
+        run.refresh_from_db()
+        assert run.status == ("running" if tries < 3 else "failed")
+    assert run.failure == "It could not be computed; the log has the reason."
+    assert (run.finished_at is not None, BacktestChunk.objects.count()) == (True, 0)
+
+
+def test_after_its_time_a_worker_leaves_the_rest_to_the_next_one(one_by_one):
+    version = simple()
+    worlds = several(3, version)
+    start(draft_like(version), worlds[0].clock)
+    assert [backtesting.run_backtests(seconds_max=0) for _ in range(4)] == [1, 1, 1, 0]
+
+
+def test_where_there_is_nobody_to_compare_it_is_done_at_once():
+    run = start(draft_like(simple()))
+    assert (run.status, run.summary["tenants"], run.summary["worst"]) == ("done", 0, None)
+    assert (run.summary["histogram"], run.summary["change_percent"]) == ([], None)
+
+
+def test_chosen_tenants_are_compared_alone_in_whatever_time_they_live():
+    version = simple()
+    chosen, other, third = several(3, version)
+    Tenant.objects.filter(pk=other.tenant.pk).update(test_clock=None)
+    draft = draft_like(version, fee="100.00")
+    run = start(draft, tenants=[other.tenant.code, chosen.tenant.code])
+    backtesting.run_backtests()
+    codes = {result.tenant.code for result in run.results.select_related("tenant")}
+    assert codes == {chosen.tenant.code, other.tenant.code}
+    with pytest.raises(Invalid) as refused:
+        start(draft, tenants=[chosen.tenant.code, "nobody"])
+    assert [(error.path, error.message) for error in refused.value.errors] == [
+        ("tenants", "There is no tenant nobody.")
+    ]
+    with pytest.raises(Invalid):
+        start(draft, chosen.clock, tenants=[chosen.tenant.code])
+
+
+def test_tenants_are_chosen_by_what_stands_with_them():
+    version = simple()
+    first, second = several(2, version)
+    Tenant.objects.filter(pk=second.tenant.pk).update(metadata={"plan": "old", "seats": 3})
+    draft = draft_like(version)
+    found = [
+        start(draft, first.clock, metadata=metadata).tenants
+        for metadata in ({"plan": "old"}, {"seats": 3}, {"seats": "3"}, {"plan": "old", "vip": True}, {})
+    ]
+    assert found == [1, 1, 0, 0, 2]
+
+
+def test_what_a_run_says_to_guards_is_of_whole_bills():
+    version = simple()
+    worlds = several(2, version)
+    worlds[1].use(40_000, time=at("2026-06-20 00:00"))
+    run = start(draft_like(version, fee="109.00"), worlds[0].clock)
+    backtesting.run_backtests()
+    run.refresh_from_db()
+    # 99.20 becomes 109.20, a rise of 10.08064… %; 107.20, with what came late, becomes 117.20. Together 206.40 rise by 9.68992… %.
+    assert guard_figures(run) == GuardFigures(Decimal("10.0807"), Decimal("9.6899"))
+
+
+def test_only_a_run_over_everybody_in_wall_time_speaks_for_a_tier_that_has_anybody_there():
+    version = simple()
+    worlds = several(2, version)
+    draft = draft_like(version)
+    runs = {
+        "on a clock": start(draft, worlds[0].clock),
+        "chosen": start(draft, tenants=[worlds[0].tenant.code]),
+        "by notes": start(draft, worlds[0].clock, metadata={"a": "b"}),
+    }
+    assert guard_figures(runs["on a clock"]) is None, "it is not done"
+    backtesting.run_backtests()
+    speaking = {}
+    for moment in ("nobody in wall time", "somebody in wall time"):
+        for name, run in runs.items():
+            run.refresh_from_db()
+            speaking[moment, name] = guard_figures(run) is not None
+        Tenant.objects.filter(pk=worlds[1].tenant.pk).update(test_clock=None)
+    assert [key for key, speaks in speaking.items() if speaks] == [("nobody in wall time", "on a clock")]
+    whole = start(draft)
+    backtesting.run_backtests()
+    whole.refresh_from_db()
+    assert guard_figures(whole) == GuardFigures(Decimal(0), Decimal(0))
+
+
+def test_nothing_but_its_own_rows_is_written_and_all_is_read_and_computed_where_nothing_can_be(monkeypatch):
     version = rich_version()
     world = make_world(version=version, now=at("2026-06-16 00:00"))
     live(world)
-    statements = []
+    statements, rights = [], []
 
     def see(execute, sql, params, many, context):
         statements.append(sql)
         return execute(sql, params, many, context)
 
+    def rights_now():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT current_user, current_setting('transaction_read_only')")
+            rights.append(cursor.fetchone())
+
+    def watched(name):
+        real = getattr(backtesting, name)
+
+        def between(*given, **named):
+            rights_now()
+            answer = real(*given, **named)
+            rights_now()
+            return answer
+
+        monkeypatch.setattr(backtesting, name, between)
+
+    watched("pasts")
+    watched("replay")
     draft = draft_like(version, charges=CHEAPER)
-    run = backtesting.start_backtest(
-        version=draft, periods=4, from_at=None, to_at=None, test_clock=world.clock, now=JUNE, actor=ACTOR
-    )
+    run = backtesting.start_backtest(version=draft, periods=4, test_clock=world.clock, now=JUNE, actor=ACTOR)
     with connection.execute_wrapper(see):
         backtesting.run_backtests()
     run.refresh_from_db()
     assert run.status == "done"
     tables = [re.match(r'\s*(?:INSERT INTO|UPDATE|DELETE FROM) "?(\w+)', sql) for sql in statements]
-    assert {found.group(1) for found in tables if found} == {"invoices_backtestrun", "invoices_backtestresult"}
-    read_only = [sql.startswith("SET TRANSACTION") and sql.endswith("READ ONLY") for sql in statements]
-    first_of_past = next(place for place, sql in enumerate(statements) if "metering_meterbalance" in sql)
-    assert any(read_only[:first_of_past])
+    assert {found.group(1) for found in tables if found} == {
+        "invoices_backtestrun",
+        "invoices_backtestchunk",
+        "invoices_backtestresult",
+    }
+    role = settings.DATABASE_READER_ROLE or settings.DATABASES["default"]["USER"]
+    assert rights == [(role, "on")] * 4

@@ -15,7 +15,7 @@ import redis
 from billing_site import carriers
 from billing_site.carriers import Account, CannotStart, choose_account
 from billing_site.embedded import servers
-from billing_site.instance import Instance
+from billing_site.instance import READER_ROLE, Instance
 
 ROOT = Path(__file__).parents[2]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="is about what root does, and this run is not root's")
@@ -56,6 +56,21 @@ def test_a_password_is_asked_for_and_the_application_is_no_superuser(data_dir):
             assert connection.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone() == (
                 False,
             )
+
+
+def test_the_role_that_only_reads_cannot_sign_in_and_the_application_may_take_it(data_dir):
+    with servers(data_dir, durable=False) as running, psycopg.connect(running.database_url) as connection:
+        found = connection.execute(
+            "SELECT rolcanlogin, rolsuper, pg_has_role(rolname, 'pg_read_all_data', 'MEMBER'),"
+            " pg_has_role(current_user, rolname, 'MEMBER') FROM pg_roles WHERE rolname = %s",
+            [READER_ROLE],
+        ).fetchone()
+        assert found == (False, False, True, True)
+        connection.execute("CREATE TABLE IF NOT EXISTS read AS SELECT 7 AS number")
+        connection.execute(f"SET LOCAL ROLE {READER_ROLE}")
+        assert connection.execute("SELECT number FROM read").fetchone() == (7,)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("DELETE FROM read")
 
 
 def test_only_this_machine_is_listened_to(data_dir):

@@ -4,6 +4,7 @@ from django.contrib.admin import AdminSite
 from django.urls import URLPattern, path
 
 from billing_site.console.studio import (
+    backtests,
     calculator,
     catalog_text,
     comparing,
@@ -15,7 +16,7 @@ from billing_site.console.studio import (
     publish,
 )
 
-PAGES = (home, editor, copying, calculator, comparing, catalog_text, publish, publication, guards)
+PAGES = (home, editor, copying, calculator, comparing, backtests, catalog_text, publish, publication, guards)
 
 
 def studio_urls(site: AdminSite) -> list[URLPattern]:
