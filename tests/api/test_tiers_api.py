@@ -239,6 +239,7 @@ def test_a_version_says_how_far_its_publications_are(client, draft):
         "cohort": "renewal",
         "effective_at": "2999-01-01T00:00:00Z",
         "published_by": AuditEntry.objects.filter(action="publish").latest("pk").actor,
+        "reason": "",
         "planned_at": None,
         "undone_at": None,
         "progress": nothing,
