@@ -22,6 +22,7 @@ def _list(title: str, app: str, model: str, icon: str) -> Place:
 GROUPS: dict[str, tuple[Place, ...]] = {
     "Pricing": (
         Place("Pricing studio", "studio", "subscriptions.view_tierversion", "design_services"),
+        Place("Backtests", "studio_backtests", "subscriptions.view_tierversion", "science"),
         Place("Catalogue as text", "studio_catalog", "subscriptions.view_tierversion", "description"),
         _list("Tiers", "subscriptions", "tier", "layers"),
         _list("Versions", "subscriptions", "tierversion", "history_edu"),

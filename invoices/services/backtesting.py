@@ -24,11 +24,11 @@ from billing_site.http.wire import timestamp
 from invoices.core.backtest import OBSTACLE_WORDS, BacktestTerms, ReplayedPeriod, TenantPast, replay
 from invoices.models import BacktestChunk, BacktestResult, BacktestRun
 from invoices.selectors.backtest_inputs import backtest_terms, pasts, scope_of, tenants_of
-from invoices.selectors.backtests import summary_of
+from invoices.selectors.backtests import guard_figures, summary_of
 from subscriptions.core.money import exact
 from subscriptions.models import Tenant, TestClock, TierVersion
 from subscriptions.selectors.catalog import money_text
-from subscriptions.services import audit
+from subscriptions.services import audit, guards
 
 logger = logging.getLogger(__name__)
 
@@ -191,9 +191,19 @@ def _replayed(run: BacktestRun, tenant_ids: Sequence[int]) -> list[BacktestResul
 
 
 def _finish(run: BacktestRun) -> None:
-    """Sum up a run of which nothing is left to do."""
+    """Sum up a run of which nothing is left to do, and tell the guards of its tier."""
     run.summary = summary_of(run)
     _end(run, BacktestRun.Status.DONE)
+    figures = guard_figures(run)
+    if figures is not None and run.finished_at is not None:
+        guards.record_verdict(
+            version_id=run.version_id,
+            revision=run.revision,
+            largest_rise_percent=figures.largest_rise_percent,
+            revenue_change_percent=figures.revenue_change_percent,
+            source=f"backtest {run.public_id}",
+            now=run.finished_at,
+        )
 
 
 def _fail(run_id: int, reason: str) -> None:
