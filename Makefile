@@ -1,6 +1,6 @@
 # One line of help per target stands behind its name: `make help` prints them.
 .DEFAULT_GOAL := help
-.PHONY: help run test tests-of-services tests-of-doors faults faults-of-processes faults-in-stories lint bench
+.PHONY: help run test test-browser tests-of-services tests-of-doors faults faults-of-processes faults-in-stories lint bench
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -14,7 +14,7 @@ production := ENV_FILE= SITE_URL=https://billing.example.com SECRET_KEY=$$($(pyt
 	DATABASE_URL=postgres://nobody@127.0.0.1:1/none REDIS_URL=redis://127.0.0.1:1/0
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/installed ## Start everything here and print its addresses (PORT, DATA_DIR, DEMO=0); Ctrl-C stops it
 	@exec $(python) -m billing_site.launcher --end-with-parent
@@ -31,6 +31,10 @@ tests-of-services:
 
 tests-of-doors:
 	@$(python) -m pytest --ignore tests/services --ignore tests/faults
+
+test-browser: $(VENV)/installed-browser ## Use the product in a browser, as people do; installs Chromium where it may (PICTURES=DIRECTORY keeps pictures)
+	@sh .ci/browser >/dev/null
+	@$(python) -m pytest tests/browser
 
 faults: $(VENV)/installed-dev ## Run the long forms of the fault suites, which make test leaves out; prints what was found per fault
 	@found=$$(mktemp); export FAULTS_FOUND=$$found; trap 'rm -f $$found' EXIT; \
@@ -62,3 +66,7 @@ $(VENV)/installed: requirements.txt
 $(VENV)/installed-dev: requirements-dev.txt requirements.txt
 	@sh .ci/install $(PYTHON) $(VENV) requirements-dev.txt
 	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-browser: tests/browser/requirements.txt $(VENV)/installed-dev
+	@sh .ci/install $(PYTHON) $(VENV) tests/browser/requirements.txt
+	@touch $@

@@ -79,13 +79,12 @@ class Migration(migrations.Migration):
             options={
                 "constraints": [
                     models.CheckConstraint(
-                        condition=models.Q(("rise_percent_max__gte", 0)), name="price_guard_rise"
-                    ),
-                    models.CheckConstraint(
                         condition=models.Q(
-                            ("revenue_fall_percent_max__gte", 0), ("revenue_fall_percent_max__lte", 100)
+                            ("revenue_fall_percent_max__gte", 0),
+                            ("revenue_fall_percent_max__lte", 100),
+                            ("rise_percent_max__gte", 0),
                         ),
-                        name="price_guard_fall",
+                        name="price_guard_percentages",
                     ),
                 ],
             },

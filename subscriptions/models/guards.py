@@ -27,10 +27,11 @@ class PriceGuard(models.Model):
 
     class Meta:
         constraints = [
-            models.CheckConstraint(condition=models.Q(rise_percent_max__gte=0), name="price_guard_rise"),
             models.CheckConstraint(
-                condition=models.Q(revenue_fall_percent_max__gte=0, revenue_fall_percent_max__lte=100),
-                name="price_guard_fall",
+                condition=models.Q(
+                    rise_percent_max__gte=0, revenue_fall_percent_max__gte=0, revenue_fall_percent_max__lte=100
+                ),
+                name="price_guard_percentages",
             ),
         ]
 
