@@ -54,7 +54,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def come_in(installation: Launched, browser: Browser) -> Callable[[str], Page]:
     """Return a function that signs a member of the staff in, and returns the page on which they find themselves."""
-    expect.set_options(timeout=20_000)
+    expect.set_options(timeout=10_000)
     foreign: list[str] = []
 
     def sign_in(name: str) -> Page:
@@ -92,9 +92,14 @@ def picture(tmp_path: Path) -> Callable[[Page, str], None]:
     def keep(page: Page, name: str) -> None:
         for kind, size in (("narrow", NARROW), ("wide", DESKTOP)):
             page.set_viewport_size(size)
-            page.wait_for_timeout(200)
-            page.screenshot(path=directory / f"{name}-{kind}.png", full_page=True)
-            width = page.evaluate("document.scrollingElement.scrollWidth")
+            width, height = page.evaluate(
+                "[document.scrollingElement.scrollWidth, document.scrollingElement.scrollHeight]"
+            )
             assert width <= size["width"], f"{name} is {width} wide in a window of {size['width']}"
+            # As tall as the page, so that what stays in sight while one scrolls covers nothing.
+            page.set_viewport_size({"width": size["width"], "height": max(height, size["height"])})
+            page.wait_for_timeout(200)
+            page.screenshot(path=directory / f"{name}-{kind}.png")
+        page.set_viewport_size(DESKTOP)
 
     return keep

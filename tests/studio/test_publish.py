@@ -65,7 +65,9 @@ def approve(client, draft, **answers):
 def break_a_guard(draft):
     guards.set_guards(tier_id=draft.tier_id, limits={"rise_percent_max": Decimal(20)}, actor="system")
     now = wall_now() - timedelta(seconds=1)
-    guards.record_verdict(draft.pk, draft.revision, Decimal(25), Decimal(1), "backtest 7", now)
+    guards.record_verdict(
+        draft.pk, draft.revision, Decimal(25), Decimal(1), "backtest 01a20ac5-aa3d-7732-836f-8d9f97606084", now
+    )
 
 
 def test_the_page_says_what_changes_and_for_whom(ann, draft):
@@ -136,7 +138,7 @@ def test_a_broken_guard_is_shown_and_blocks_until_somebody_else_approves(ann, be
     break_a_guard(draft)
     shown = text(ann.get(address(draft)))
     assert "✗ Broken: A customer would pay 25 % more; more than 20 % is not meant to be." in shown
-    assert "The customer whose bill rises most pays 25 % more; revenue rises by 1 %. Found by backtest 7" in shown
+    assert "The customer whose bill rises most pays 25 % more; revenue rises by 1 %. Found by a backtest" in shown
     assert "You saved it last, so you cannot approve it yourself." in shown
     assert "Approve this version" not in shown
     refused = send(ann, draft)
@@ -157,7 +159,9 @@ def test_a_guard_without_a_backtest_says_what_is_missing(ann, draft):
 def test_an_approval_before_the_guard_broke_is_shown_as_void(ann, ben, draft):
     approve(ben, draft)
     guards.set_guards(tier_id=draft.tier_id, limits={"rise_percent_max": Decimal(20)}, actor="system")
-    guards.record_verdict(draft.pk, draft.revision, Decimal(25), None, "backtest 7", wall_now())
+    guards.record_verdict(
+        draft.pk, draft.revision, Decimal(25), None, "backtest 01a20ac5-aa3d-7732-836f-8d9f97606084", wall_now()
+    )
     shown = text(ann.get(address(draft)))
     assert "an approval in knowledge of the guard that a backtest has found broken since" in shown
     assert "– Approved by ben" in shown

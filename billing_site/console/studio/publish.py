@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
 from django.views.decorators.http import require_POST
 
 from billing_site.console.studio import words
@@ -181,6 +182,14 @@ def _changes(version: TierVersion, live: TierVersion | None) -> list[str]:
     return version_changes_in_words(with_parts(TierVersion.objects.filter(pk=live.pk)).get(), version)
 
 
+def _source(source: str) -> str:
+    """Return what found a verdict, with the way to it: a backtest is named by its id, which tells people nothing."""
+    kind, _, key = source.partition(" ")
+    if kind != "backtest":
+        return source
+    return format_html('<a href="{}">a backtest</a>', reverse("admin:studio_backtest", args=[key]))
+
+
 def _clearance(request: HttpRequest, version: TierVersion) -> dict[str, Any]:
     """Return what guards and approvals say, in words, and whether this person may approve."""
     clearance = clearance_of(version)
@@ -189,7 +198,7 @@ def _clearance(request: HttpRequest, version: TierVersion) -> dict[str, Any]:
         "clearance": clearance,
         "limits": words.limits(clearance.limits),
         "verdicts": [
-            {"words": words.figures(figures_of(one)), "source": one.source, "at": words.moment(one.found_at)}
+            {"words": words.figures(figures_of(one)), "source": _source(one.source), "at": words.moment(one.found_at)}
             for one in clearance.verdicts
         ],
         "approvals": [
