@@ -72,7 +72,7 @@ def come_in(installation: Launched, browser: Browser) -> Callable[[str], Page]:
         page.get_by_label("Username").fill(name)
         page.get_by_label("Password").fill(PASSWORD)
         page.keyboard.press("Enter")
-        page.wait_for_url("**/admin/")
+        page.wait_for_url(f"{installation.url}/admin/")
         return page
 
     yield sign_in
@@ -92,6 +92,7 @@ def picture(tmp_path: Path) -> Callable[[Page, str], None]:
     def keep(page: Page, name: str) -> None:
         for kind, size in (("narrow", NARROW), ("wide", DESKTOP)):
             page.set_viewport_size(size)
+            page.wait_for_timeout(300)  # the navigation folds away
             width, height = page.evaluate(
                 "[document.scrollingElement.scrollWidth, document.scrollingElement.scrollHeight]"
             )
