@@ -531,7 +531,9 @@ def test_only_a_run_over_everybody_in_wall_time_speaks_for_a_tier_that_has_anybo
     assert guard_figures(whole) == GuardFigures(Decimal(0), Decimal(0))
 
 
-def test_nothing_but_its_own_rows_and_its_verdict_is_written_and_all_is_read_and_computed_where_nothing_can_be(monkeypatch):
+def test_nothing_but_its_own_rows_and_its_verdict_is_written_and_all_is_read_and_computed_where_nothing_can_be(
+    monkeypatch,
+):
     version = rich_version()
     world = make_world(version=version, now=at("2026-06-16 00:00"))
     live(world)

@@ -13,8 +13,9 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
 from django.views.decorators.http import require_POST
 
+from billing_site.console.studio.document_words import CHOICES, MODELS, PRICE_FIELDS, fault_in_words
 from billing_site.console.studio.pages import MAY_EDIT, MAY_LOOK, page, permitted, whole_number
-from billing_site.console.studio.wording import CHOICES, COHORTS, MODELS, PRICE_FIELDS, fault_in_words
+from billing_site.console.studio.words import FOR_WHOM, person
 from billing_site.http import wire
 from billing_site.http.parsers import read_limited
 from billing_site.http.problems import DomainError
@@ -153,7 +154,9 @@ def _in_words(request: HttpRequest, version: TierVersion) -> HttpResponse:
         version=version,
         terms=version_in_words(version),
         findings=[finding_document(one) for one in all_findings(version_terms(version), now=wall_now())],
-        publications=[{"row": one, "for_whom": COHORTS[one.cohort]} for one in publications],
+        publications=[
+            {"row": one, "for_whom": FOR_WHOM[one.cohort], "by": person(one.published_by)} for one in publications
+        ],
         history=_history(version),
         tiers=tiers_by_code(),
         may_copy=request.user.has_perm("subscriptions.add_tierversion"),
@@ -232,8 +235,9 @@ def _meter(meter: Meter) -> dict[str, Any]:
     }
 
 
-def _history(version: TierVersion) -> list[Any]:
-    return entries_of(version._meta.label_lower, audit.object_id(version))
+def _history(version: TierVersion) -> list[dict[str, Any]]:
+    entries = entries_of(version._meta.label_lower, audit.object_id(version))
+    return [{"entry": entry, "who": person(entry.actor)} for entry in entries]
 
 
 def _title(version: TierVersion) -> str:

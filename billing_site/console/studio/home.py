@@ -6,8 +6,8 @@ from django.http import HttpRequest
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 
+from billing_site.console.studio import words
 from billing_site.console.studio.pages import MAY_LOOK, page, permitted
-from billing_site.console.studio.wording import COHORTS
 from subscriptions.selectors.clock import wall_now
 from subscriptions.selectors.offers import OFFERS_MAX, Offer, fee_in_words, offers
 
@@ -34,7 +34,7 @@ def _row(offer: Offer) -> dict[str, Any]:
         "live": offer.live,
         "live_fee": fee_in_words(offer.live) if offer.live else "",
         "drafts": [{"version": draft, "fee": fee_in_words(draft)} for draft in offer.drafts],
-        "coming": [{"publication": one, "for_whom": COHORTS[one.cohort]} for one in offer.coming],
+        "coming": [{"publication": one, "for_whom": words.FOR_WHOM[one.cohort]} for one in offer.coming],
     }
 
 

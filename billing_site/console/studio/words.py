@@ -13,6 +13,13 @@ COHORTS = {
     Publication.Cohort.NOW.value: "Also today's subscribers, in the middle of their period",
 }
 
+# The same within a sentence: "published for …".
+FOR_WHOM = {
+    Publication.Cohort.NEW.value: "new subscribers",
+    Publication.Cohort.RENEWAL.value: "new subscribers, and subscriptions at their next renewal",
+    Publication.Cohort.NOW.value: "new subscribers, and all subscriptions at that instant",
+}
+
 
 def moment(instant: datetime) -> str:
     """

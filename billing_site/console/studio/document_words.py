@@ -3,13 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 from subscriptions.core.prices import OPTIONAL_FIELDS, REQUIRED_FIELDS, PriceModel
-from subscriptions.models import Publication
-
-COHORTS: Mapping[str, str] = {
-    Publication.Cohort.NEW: "new subscribers",
-    Publication.Cohort.RENEWAL: "new subscribers, and subscriptions at their next renewal",
-    Publication.Cohort.NOW: "new subscribers, and all subscriptions at that instant",
-}
 
 # By member of the version document: what may be chosen, and how each choice reads.
 CHOICES: Mapping[str, Sequence[tuple[str, str]]] = {
