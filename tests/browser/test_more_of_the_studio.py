@@ -1,5 +1,7 @@
 """What else people do in the studio: two at once on one draft, without a mouse, and the catalogue as text."""
 
+import re
+
 from playwright.sync_api import Page, expect
 
 TIER = "Starter (demo)"
@@ -103,4 +105,5 @@ def test_who_may_only_read_looks_and_changes_nothing(come_in, picture):
     rita.locator("section.offer").first.get_by_role("link", name="Version").first.click()
     expect(rita.get_by_role("heading", name="What it says")).to_be_visible()
     assert rita.get_by_role("button", name="Copy").count() == 0
+    assert rita.get_by_role("link", name=re.compile("^(Backtest|Publish)( |$)")).count() == 0
     picture(rita, "read-only")
