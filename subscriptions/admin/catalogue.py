@@ -1,4 +1,4 @@
-"""Staff pages of the catalogue: meters, tiers, and their versions from draft to publication."""
+"""Staff pages of the catalogue: tiers, and their versions from draft to publication."""
 
 import json
 from typing import Any
@@ -31,7 +31,7 @@ from subscriptions.admin.publications import publication_row
 from subscriptions.core.linting import Severity
 from subscriptions.core.money import plain
 from subscriptions.core.price_documents import price_document
-from subscriptions.models import Charge, Meter, Publication, Tier, TierVersion
+from subscriptions.models import Charge, Publication, Tier, TierVersion
 from subscriptions.selectors.catalog import (
     editable_document,
     money_text,
@@ -42,63 +42,6 @@ from subscriptions.selectors.catalog import (
 from subscriptions.selectors.clock import wall_now
 from subscriptions.selectors.findings import findings_of
 from subscriptions.services import catalog
-
-_COUNTING = ("event_type", "aggregation", "value_property", "filters", "dimensions")
-
-
-class PropertyField(forms.JSONField):
-    """A property's path as it is, or a JSON list of weighted ones."""
-
-    def to_python(self, value: Any) -> Any:
-        """Take what does not look like JSON for a path."""
-        if isinstance(value, str) and value.strip() and value.strip()[0] not in '["{':
-            return value.strip()
-        return super().to_python(value)
-
-    def prepare_value(self, value: Any) -> Any:
-        """Show a path, and nothing, as they are typed."""
-        return value if value is None or isinstance(value, str) else super().prepare_value(value)
-
-
-class MeterForm(ServiceForm):
-    """How a new meter counts, and how it is called."""
-
-    value_property = PropertyField(
-        required=False,
-        help_text='Which property is summed, such as total_tokens; or [{"property": "a", "weight": "2"}, …]. Empty for count.',
-    )
-
-
-@admin.register(Meter)
-class MeterAdmin(ServiceAdmin):
-    """What is counted and how; the counting is fixed once a meter exists."""
-
-    form = MeterForm
-    list_display = ["code", "name", "event_type", "aggregation", "unit", "late_policy"]
-    search_fields = ["code", "name", "event_type"]
-    fields = ["code", *_COUNTING, *catalog.METER_CHANGEABLE]
-    help_texts = {
-        "code": "The id by which prices and the API name the meter. It stays for ever, like how the meter counts.",
-        "event_type": "Events of this type are counted, such as llm.completion.",
-        "aggregation": "sum and count add up; max, latest and unique_count are one value per period and dimension set.",
-        "filters": 'Only events with these properties: {"region": "eu"} or {"model": ["opus", "sonnet"]}. Empty: all.',
-        "dimensions": 'By which properties usage is kept apart and may be priced: ["model", "direction"].',
-        "unit": "How one unit is called on invoices, such as token.",
-        "precision": "Decimals to which a prorated allowance is rounded.",
-        "late_policy": "What becomes of usage that arrives when its period has closed.",
-        "window_days": "How many days back an event may lie.",
-    }
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
-        """Fix, once it exists, what decides its count."""
-        return [] if obj is None else ["code", *_COUNTING]
-
-    def write(self, request: HttpRequest, form: Any, *, change: bool) -> Model:
-        """Create or change the meter."""
-        if not change:
-            return catalog.create_meter(**form.cleaned_data, actor=actor_of(request))
-        changes = {name: form.cleaned_data[name] for name in form.changed_data if name in catalog.METER_CHANGEABLE}
-        return catalog.update_meter(meter_id=form.instance.pk, changes=changes, actor=actor_of(request))
 
 
 @admin.register(Tier)

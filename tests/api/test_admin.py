@@ -232,6 +232,64 @@ def test_a_meter_is_made_and_only_its_description_changes(ann):
     assert audited("update", "subscriptions.meter").after == {"name": "All tokens"}
 
 
+@pytest.mark.parametrize(
+    ("typed", "stored"),
+    [
+        ("total_tokens", "total_tokens"),
+        (
+            "usage.in: 1\n usage.out : 4.5 ",
+            [{"property": "usage.in", "weight": "1"}, {"property": "usage.out", "weight": "4.5"}],
+        ),
+        (
+            '[{"property": "a", "weight": "2"}, {"property": "b"}]',
+            [{"property": "a", "weight": "2"}, {"property": "b"}],
+        ),
+    ],
+)
+def test_a_meter_is_typed_in_lines(ann, typed, stored):
+    given = {
+        "code": "tokens",
+        "event_type": "llm.completion",
+        "aggregation": "sum",
+        "value_property": typed,
+        "filters": "region: eu\nmodel: opus, sonnet",
+        "dimensions": "model, direction",
+        "name": "Tokens",
+        "precision": 0,
+        "late_policy": "next_invoice",
+        "window_days": 35,
+    }
+    ann.post(page("subscriptions", "meter", "add"), given)
+    meter = Meter.objects.get()
+
+    assert meter.value_property == stored
+    assert (meter.filters, meter.dimensions) == (
+        {"region": "eu", "model": ["opus", "sonnet"]},
+        ["model", "direction"],
+    )
+    shown = ann.get(page("subscriptions", "meter", "change", meter.pk)).content.decode()
+    assert "model: opus, sonnet; region: eu" in shown
+    assert "model, direction" in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "typed", "said"),
+    [
+        ("filters", "region", "Write a name, a colon and a value; there is only “region”."),
+        ("filters", "region: eu\nregion: us", "A property stands twice"),
+        ("filters", '{"region": ', "Enter a valid JSON."),
+        ("value_property", "a: 1\nb", "there is only “b”"),
+    ],
+)
+def test_what_is_no_line_of_a_meter_is_said_at_its_field(ann, name, typed, said):
+    answer = ann.post(page("subscriptions", "meter", "add"), {"code": "tokens", name: typed})
+
+    [error] = answer.context["adminform"].form.errors[name]
+    assert said in error
+    assert typed.splitlines()[0] in answer.content.decode().replace("&quot;", '"')
+    assert not Meter.objects.exists()
+
+
 def test_a_tier_goes_from_a_name_to_a_published_version(ann):
     make_meter()
     ann.post(page("subscriptions", "tier", "add"), {"code": "pro", "name": "Pro"})
