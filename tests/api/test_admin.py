@@ -53,7 +53,7 @@ def signed_in(username: str = "ann", *, group: str | None = None) -> Client:
     if group is not None:
         return sign_in(group, username)
     client = Client()
-    client.force_login(get_user_model().objects.create_superuser(username, password="x"))
+    client.force_login(get_user_model().objects.create_superuser(username))
     return client
 
 

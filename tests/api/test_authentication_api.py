@@ -124,7 +124,7 @@ def test_writing_needs_the_scope_manage(method, path):
 def test_a_session_of_the_staff_pages_opens_nothing():
     """AUTH-13"""
     client = APIClient()
-    client.force_login(get_user_model().objects.create_superuser("root", password="x"))
+    client.force_login(get_user_model().objects.create_superuser("root"))
     assert refused(client.get(TENANTS)) == (401, "unauthenticated")
 
 

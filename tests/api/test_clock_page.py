@@ -35,9 +35,9 @@ pytestmark = pytest.mark.django_db
 def signed_in(username="ann", *, group=None, permission=None):
     users = get_user_model().objects
     if group is None and permission is None:
-        user = users.create_superuser(username, password="x")
+        user = users.create_superuser(username)
     else:
-        user = users.create_user(username, password="x", is_staff=True)
+        user = users.create_user(username, is_staff=True)
         ensure_groups()
         user.groups.set(Group.objects.filter(name=group))
         user.user_permissions.set(Permission.objects.filter(codename=permission))

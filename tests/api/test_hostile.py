@@ -368,7 +368,7 @@ def test_keys_of_the_api():
     past = datetime.now(tz=UTC) - timedelta(seconds=1)
     _, expired = issue_key(name="expired", scopes=["read"], actor="system", expires_at=past)
     staff = Client()
-    staff.force_login(get_user_model().objects.create_superuser("root", password="x"))
+    staff.force_login(get_user_model().objects.create_superuser("root"))
 
     def ask() -> Iterator[tuple[str, Any]]:
         assert _with_header(f"Bearer {secret}").status_code == 200

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def ann():
     client = Client()
-    client.force_login(get_user_model().objects.create_superuser("ann", password="x"))
+    client.force_login(get_user_model().objects.create_superuser("ann"))
     return client
 
 
@@ -79,7 +79,7 @@ def test_a_line_that_is_not_there_has_no_events(ann):
 
 def test_the_events_of_a_line_are_for_who_may_see_events():
     invoice = closed_invoice()
-    user = get_user_model().objects.create_user("max", password="x", is_staff=True)
+    user = get_user_model().objects.create_user("max", is_staff=True)
     user.user_permissions.add(Permission.objects.get(codename="view_invoice"))
     client = Client()
     client.force_login(user)
