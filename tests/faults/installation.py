@@ -29,6 +29,8 @@ Found = TypeVar("Found")
 START_SECONDS = 60
 POOL_CHILDREN = 2
 WEB_WORKERS = 2
+# granian takes a worker that ends within 5.5 s of its start for a fault of the program, and ends itself: who supervises it starts it anew.
+CRASH_LOOP_SECONDS = 6
 
 
 class Installation:
@@ -62,6 +64,7 @@ class Installation:
             secret_key=os.environ["SECRET_KEY"],
         )
         self._running: dict[str, tuple[ExitStack, Child]] = {}
+        self._killed_at: dict[str, float] = {}
         servers = {"DATABASE_URL": self._plan.database_url, "REDIS_URL": self._plan.redis_url}
         self.environment = {**os.environ, **servers, **variables}
         self.url = self._plan.site_url
@@ -124,16 +127,23 @@ class Installation:
 
     def kill_a_child(self, name: str) -> None:
         """Kill a web worker, or a child of Celery's pool."""
-        self.kill(until(lambda: self.processes(name)[1:], what=f"a child of the {name}")[0])
+        self._kill_later(name, lambda: self.processes(name)[1:2], what=f"a child of the {name}")
 
     def kill_who_waits(self, name: str, lock: "Lock") -> None:
         """Wait until `name`, or a child of it, waits for the lock, and kill that process."""
 
-        def waits() -> int | None:
+        def waiting() -> list[int]:
             owners = (owner_of_port(port, among=self.processes(name)) for port in lock.ports_that_wait())
-            return next(filter(None, owners), None)
+            return list(filter(None, owners))
 
-        self.kill(until(waits, what=f"a process of the {name} that waits for the lock"))
+        self._kill_later(name, waiting, what=f"a process of the {name} that waits for the lock")
+
+    def _kill_later(self, name: str, find: Callable[[], list[int]], *, what: str) -> None:
+        """Kill the first that is found, once whoever came for the last one killed has lived long enough."""
+        if killed_at := self._killed_at.get(name):
+            time.sleep(max(0.0, killed_at + CRASH_LOOP_SECONDS - time.monotonic()))
+        self.kill(until(find, what=what)[0])
+        self._killed_at[name] = time.monotonic()
 
     def audit(self) -> str:
         """Run `manage.py audit`, and return what it prints; it must find nothing."""
