@@ -1,5 +1,6 @@
 """
-What the staff's pages take beside many rows, on servers of its own: every list with each of its filters, its next page and a search, and a row of each.
+What the staff's pages take beside many rows, on servers of its own: every list with each of its filters, its next page and a search, a row of each,
+and the pages of the studio, for a draft that a backtest has compared for every tenant.
 
     python -m benchmarks.pages --tenants 10000 --events 5000000
 
@@ -11,8 +12,9 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,31 +69,22 @@ def build(administrator: psycopg.Connection, *, tenants: int, events: int) -> No
     from django.core.management import call_command
 
     from benchmarks import population
-    from invoices.services import due
-    from metering.services.ingest import record_events
-    from metering.services.requests import NewEvent, Record
+    from invoices.services.backtesting import run_backtests, start_backtest
+    from subscriptions.services import catalog
 
     call_command("migrate", verbosity=0)
     now = datetime.now(tz=UTC)
     began = now - timedelta(days=DAYS)
     version = population.publish(CODE, meters=METERS, now=began)
     tenant = population.subscribe(CODE, version=version, starts_at=began, now=began)
-    for days in range(5, DAYS, 10):
-        at = began + timedelta(days=days)
-        record_events(
-            [
-                Record(
-                    [
-                        NewEvent(CODE, "bench", f"{kind}{days}", kind, at, {"total_tokens": USED})
-                        for kind in METERS.values()
-                    ],
-                    at,
-                )
-            ]
-        )
-        due.sweep(now=at, seconds_max=60)
-    due.sweep(now=now, seconds_max=60)
+    population.live(tenant, types=METERS.values(), quantity=USED, since=began, until=now)
     population.clone(administrator, tenant, copies=tenants)
+    dearer = population.usual_charges(METERS, included=9_000)
+    draft = catalog.create_version(
+        tier=version.tier, actor=population.ACTOR, document=population.document(dearer, fee="109.00")
+    )
+    start_backtest(version=draft, periods=3, now=now, actor=population.ACTOR)
+    run_backtests()
     for first in range(1, events + 1, FILL):
         administrator.execute(_EVENTS, [SPREAD_PER_BUSY, tenants, first, min(first + FILL - 1, events)])
     administrator.execute(_ENTRIES, [max(1, events // 5 // tenants), tenants])
@@ -108,21 +101,63 @@ def measure(rounds: int) -> list[tuple[float, int, str]]:
     client = Client(SERVER_NAME="localhost")
     client.force_login(get_user_model().objects.create_superuser("bench", password="x"))
     setup_test_environment()  # so that answers name what their lists offer
-    pages = list(addresses(client))
+    pages = {address: partial(client.get, address) for address in addresses(client)} | dict(studio_pages(client))
     teardown_test_environment()
     found = []
-    for address in pages:
+    for address, ask in pages.items():
         with CaptureQueriesContext(connection) as asked:
-            client.get(address)
+            ask()
             queries = len(asked)
         times = []
         for _ in range(rounds):
             started = time.perf_counter()
-            answer = client.get(address)
+            answer = ask()
             times.append((time.perf_counter() - started) * 1000)
             assert answer.status_code == 200, address
         found.append((min(times), queries, address))
     return sorted(found, reverse=True)
+
+
+def studio_pages(client: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Yield the studio's pages, and what they ask while somebody types."""
+    from django.urls import reverse
+
+    from invoices.models import BacktestRun
+    from subscriptions.models import TierVersion
+    from subscriptions.selectors.catalog import editable_document, with_parts
+
+    live, draft = TierVersion.objects.order_by("number")
+    run = BacktestRun.objects.get()
+    result = run.results.first()
+    assert result is not None
+    places = {
+        "studio": [],
+        "studio_version": [draft.pk],
+        "studio_publish": [draft.pk],
+        "studio_backtest_start": [draft.pk],
+        "studio_guards": [draft.tier_id],
+        "studio_backtests": [],
+        "studio_backtest": [run.public_id],
+        "studio_backtest_tenants": [run.public_id],
+        "studio_backtest_tenant": [run.public_id, result.pk],
+        "studio_catalog": [],
+    }
+    for name, arguments in places.items():
+        address = reverse(f"admin:{name}", args=arguments)
+        yield address, partial(client.get, address)
+    for address in (
+        reverse("admin:studio_version", args=[live.pk]),
+        f"{reverse('admin:studio_compare')}?left={live.pk}&right={draft.pk}",
+    ):
+        yield address, partial(client.get, address)
+    document = editable_document(with_parts(TierVersion.objects.filter(pk=draft.pk)).get())
+    usage = [{"meter": meter, "quantity": USED, "events": 5} for meter in METERS]
+    tomorrow = {"effective_at": f"{datetime.now(tz=UTC) + timedelta(days=1):%Y-%m-%dT%H:%M}", "cohort": "renewal"}
+    for name, body in (("studio_check", {}), ("studio_calculate", {"usage": usage})):
+        address = reverse(f"admin:{name}", args=[draft.pk])
+        yield address, partial(client.post, address, {"document": document} | body, content_type="application/json")
+    address = reverse("admin:studio_publish", args=[draft.pk])
+    yield f"{address} for a date", partial(client.post, address, tomorrow | {"revision": draft.revision})
 
 
 def addresses(client: Any) -> Iterator[str]:
@@ -130,7 +165,7 @@ def addresses(client: Any) -> Iterator[str]:
     from django.contrib import admin
     from django.urls import reverse
 
-    yield from (reverse("admin:index"), reverse("admin:studio"))
+    yield reverse("admin:index")
     for model in admin.site._registry:
         name = f"admin:{model._meta.app_label}_{model._meta.model_name}"
         start = reverse(f"{name}_changelist")

@@ -1,7 +1,10 @@
 """What must be there before anything is measured: the catalogue, a key, and tenants by the thousand."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import cycle
+from typing import Any
 
 import psycopg
 from django.db import connections
@@ -10,8 +13,11 @@ from django.db.models import Q, Sum
 from benchmarks import events
 from benchmarks.cloning import MODELS, Copies, rows_of
 from benchmarks.naive.models import NaiveBalance, NaiveEvent, NaiveHold
+from invoices.services import due
 from invoices.services.subscribing import start_subscription
 from metering.models import MeterBalance
+from metering.services.ingest import record_events
+from metering.services.requests import NewEvent, Record
 from subscriptions.models import BillingPeriod, Tenant, TierVersion
 from subscriptions.services import catalog, keys, tenants
 
@@ -46,8 +52,14 @@ def many_tenants() -> list[str]:
     return [f"many-{number}" for number in range(1, MANY + 1)]
 
 
-def publish(code: str, *, meters: dict[str, str], now: datetime) -> TierVersion:
-    """Publish a monthly tier that charges for meters, which are made: code and type of event."""
+def publish(
+    code: str, *, meters: dict[str, str], now: datetime, charges: Sequence[Mapping[str, Any]] | None = None
+) -> TierVersion:
+    """
+    Publish a monthly tier that charges for meters, which are made: code and type of event.
+
+    `charges` are as in a version's document; without them, each meter includes INCLUDED and then costs PRICE.
+    """
     for meter, event_type in meters.items():
         catalog.create_meter(
             code=meter,
@@ -55,17 +67,22 @@ def publish(code: str, *, meters: dict[str, str], now: datetime) -> TierVersion:
             event_type=event_type,
             aggregation="sum",
             value_property="total_tokens",
+            dimensions=["model"],
             actor=ACTOR,
         )
     tier = catalog.create_tier(code=code, name=code, actor=ACTOR)
-    document = {
-        "currency": "USD",
-        "interval": "month",
-        "fee": "99.00",
-        "charges": [{"kind": "usage", "meter": meter, "included": str(INCLUDED), "price": PRICE} for meter in meters],
-    }
-    draft = catalog.create_version(tier=tier, actor=ACTOR, document=document)
+    draft = catalog.create_version(tier=tier, actor=ACTOR, document=document(charges or usual_charges(meters)))
     return catalog.publish(version_id=draft.pk, now=now - timedelta(days=90), actor=ACTOR)
+
+
+def usual_charges(meters: Iterable[str], *, included: int = INCLUDED) -> list[dict[str, Any]]:
+    """Return a charge per meter, at PRICE beyond what is included."""
+    return [{"kind": "usage", "meter": meter, "included": str(included), "price": PRICE} for meter in meters]
+
+
+def document(charges: Sequence[Mapping[str, Any]], *, fee: str = "99.00") -> dict[str, Any]:
+    """Return the document of a monthly version."""
+    return {"currency": "USD", "interval": "month", "fee": fee, "charges": list(charges)}
 
 
 def subscribe(code: str, *, version: TierVersion, starts_at: datetime, now: datetime) -> Tenant:
@@ -73,6 +90,19 @@ def subscribe(code: str, *, version: TierVersion, starts_at: datetime, now: date
     tenant = tenants.create_tenant(code=code, name=code, actor=ACTOR)
     start_subscription(tenant=tenant, version=version, starts_at=starts_at, anchor_at=starts_at, now=now, actor=ACTOR)
     return tenant
+
+
+def live(tenant: Tenant, *, types: Iterable[str], quantity: int, since: datetime, until: datetime) -> None:
+    """Use meters from the fifth day on, every ten days, with three models in turn; close each period that ends meanwhile."""
+    models = cycle(["opus", "sonnet", "haiku"])
+    at = since + timedelta(days=5)
+    while at < until:
+        data = {"total_tokens": quantity, "model": next(models)}
+        used = [NewEvent(tenant.code, "bench", f"{one} {at}", one, at, data) for one in types]
+        record_events([Record(used, at)])
+        due.sweep(now=at, seconds_max=60)
+        at += timedelta(days=10)
+    due.sweep(now=until, seconds_max=60)
 
 
 def clone(administrator: psycopg.Connection, tenant: Tenant, *, copies: int, **values: str) -> Copies:

@@ -200,7 +200,7 @@ class _Read:
     def _read_billed(self, balances: Sequence[MeterBalance]) -> None:
         """Compute what each period was billed: the cumulative price of its balances by the ledger, its minimums, its fees."""
         versions_of = {pk: {span.starts_at: span.terms_id for span in spans} for pk, spans in self._spans.items()}
-        priced = price_pools(balances, versions_of)
+        priced = price_pools(balances, versions_of, self._totals)
         self._billed: dict[int, dict[LineKey, Decimal]] = {}
         for balance in balances:
             versions = versions_of[balance.period_id]

@@ -6,8 +6,10 @@ chunk meanwhile. So a worker that dies leaves a chunk that another takes up. Own
 played again (`core.backtest`) or summed up (`selectors.backtests`).
 """
 
+import gc
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from decimal import Decimal
 from time import monotonic
@@ -170,7 +172,7 @@ def _compare(chunk: BacktestChunk) -> None:
     if run.version.revision != run.revision:
         _fail(run.pk, "The draft was edited while the backtest ran; ask for another.")
         return
-    with read_only():
+    with read_only(), _no_collection():
         results = _replayed(run, chunk.tenant_ids)
     with transaction.atomic():
         run = _locked(run.pk)
@@ -182,6 +184,16 @@ def _compare(chunk: BacktestChunk) -> None:
         run.save(update_fields=["tenants_done"])
         if not run.chunks.exists():
             _finish(run)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Look for no garbage: what a chunk makes is needed until it is stored, and looking took a sixth of its time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _replayed(run: BacktestRun, tenant_ids: Sequence[int]) -> list[BacktestResult]:

@@ -219,12 +219,14 @@ def price_pool(segments: Sequence[SegmentUsage], charges: Sequence[ChargeTerms])
     spent: dict[tuple[tuple[str, str], ...], Fraction] = {}
     for number, (version_id, _) in enumerate(runs):
         for charge in by_version.get(version_id, []):
-            part = _part(charge, axes[charge.version_id, charge.charge_id], number)
+            lower, upper, rated = _rated(charge, axes[charge.version_id, charge.charge_id], number)
             # A minimum spend looks at what the same dimensions have cost in the whole period, under whichever version.
             dimensions = tuple(sorted(charge.dimensions.items()))
-            spent[dimensions] = spent.get(dimensions, Fraction(0)) + part.amount
-            is_last = number == len(runs) - 1
-            parts.append(replace(part, top_up=minimum_top_up(charge.price, spent[dimensions])) if is_last else part)
+            spent[dimensions] = spent.get(dimensions, _ZERO) + rated.amount
+            top_up = minimum_top_up(charge.price, spent[dimensions]) if number == len(runs) - 1 else _ZERO
+            parts.append(
+                PricedPart(charge.charge_id, version_id, lower, upper, rated.amount, rated.components, top_up=top_up)
+            )
     return PricedPool(tuple(parts), _unpriced(runs, by_version))
 
 
@@ -249,9 +251,9 @@ def price_units(charge: ChargeTerms, overage: Decimal) -> PricedPool:
 class _Reach:
     """How much of each kind there is in a stretch of time, or up to an instant."""
 
-    overage: Fraction = Fraction(0)
-    value: Fraction = Fraction(0)
-    clamped: Fraction = Fraction(0)
+    overage: Fraction = _ZERO
+    value: Fraction = _ZERO
+    clamped: Fraction = _ZERO
     events: int = 0
 
     def __add__(self, other: "_Reach") -> "_Reach":
@@ -279,10 +281,11 @@ def _runs(segments: Iterable[SegmentUsage]) -> list[_Run]:
         reaches = runs[-1][1]
         overage = spread(segment.overage, segment.usage)
         for each in {**segment.usage, **segment.events, **segment.clamped}:
+            clamped = segment.clamped.get(each)
             reaches[each] = reaches.get(each, _NOWHERE) + _Reach(
-                overage.get(each, Fraction(0)),
+                overage.get(each, _ZERO),
                 Fraction(segment.usage.get(each, 0)),
-                Fraction(segment.clamped.get(each, 0)),
+                Fraction(clamped) if clamped else _ZERO,
                 segment.events.get(each, 0),
             )
     return runs
@@ -308,7 +311,8 @@ def _axes(
     return axes
 
 
-def _part(charge: ChargeTerms, axis: Sequence[_Reach], number: int) -> PricedPart:
+def _rated(charge: ChargeTerms, axis: Sequence[_Reach], number: int) -> tuple[Fraction, Fraction, Rated]:
+    """Return the part of a charge's axis that a run is, and what it costs."""
     start, end, total = axis[number], axis[number + 1], axis[-1]
     if charge.price.model in RATES_WHOLE_VALUE:
         lower, upper = start.value, end.value
@@ -318,9 +322,7 @@ def _part(charge: ChargeTerms, axis: Sequence[_Reach], number: int) -> PricedPar
         lower, upper = start.overage, end.overage
         # Where nothing is used, every run is the whole of an empty axis: the first one alone owes what 0 units cost.
         rated = rate_part(charge.price, lower, upper, total=total.overage) if total.overage or not number else _NOTHING
-    return PricedPart(
-        charge.charge_id, charge.version_id, lower, upper, rated.amount, rated.components, top_up=Fraction(0)
-    )
+    return lower, upper, rated
 
 
 def _rated_value(price: Price, start: _Reach, end: _Reach) -> Rated:

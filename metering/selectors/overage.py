@@ -91,13 +91,15 @@ def price_balances(balances: Sequence[MeterBalance]) -> list[PricedBalance]:
 
 
 def price_pools(
-    balances: Sequence[BalanceFigures], versions_of: Mapping[int, Mapping[datetime, int]]
+    balances: Sequence[BalanceFigures],
+    versions_of: Mapping[int, Mapping[datetime, int]],
+    totals: Mapping[int, list[SegmentTotals]] | None = None,
 ) -> dict[int, PricedPool]:
     """
     Price these balances by id.
 
-    `versions_of` gives, by period id, the versions by the instants from which they are in force, in time order. A pool whose overage
-    costs one amount per unit needs no more than its overage.
+    `versions_of` gives, by period id, the versions by the instants from which they are in force, in time order; `totals` what `read_totals`
+    has found, where it was asked already. A pool whose overage costs one amount per unit needs no more than its overage.
     """
     priced: dict[int, PricedPool] = {}
     closer: list[BalanceFigures] = []
@@ -107,7 +109,7 @@ def price_pools(
                 priced[balance.pk] = price_units(charge, balance.used - balance.covered)
         else:
             closer.append(balance)
-    segments = segments_of(closer, versions_of) if closer else {}
+    segments = segments_of(closer, versions_of, totals) if closer else {}
     for balance in closer:
         charges = charges_in_force(balance, versions_of[balance.period_id])
         priced[balance.pk] = price_pool(segments[balance.pk], charges)
@@ -115,10 +117,13 @@ def price_pools(
 
 
 def segments_of(
-    balances: Sequence[BalanceFigures], versions_of: Mapping[int, Mapping[datetime, int]]
+    balances: Sequence[BalanceFigures],
+    versions_of: Mapping[int, Mapping[datetime, int]],
+    totals: Mapping[int, list[SegmentTotals]] | None = None,
 ) -> dict[int, list[SegmentUsage]]:
-    """Return the segments of these balances' periods by balance, as rating reads them."""
-    totals = read_totals([balance.pk for balance in balances])
+    """Return the segments of these balances' periods by balance, as rating reads them; `totals` as in `price_pools`."""
+    if totals is None:
+        totals = read_totals([balance.pk for balance in balances])
     overage = _overage_by_segment(balances, totals)
     found = {}
     for balance in balances:
@@ -198,12 +203,14 @@ class _Overage(dict[tuple[int, datetime], Decimal]):
 def _overage_by_segment(balances: Sequence[BalanceFigures], totals: Mapping[int, list[SegmentTotals]]) -> _Overage:
     """A balance with one segment has all its overage there; only the others must ask the ledger."""
     overage = _Overage()
-    several = [pk for pk, segments in totals.items() if len(segments) > 1]
+    several = []
     for balance in balances:
         segments = totals.get(balance.pk, [])
         if len(segments) == 1:
             with exact():
                 overage[balance.pk, segments[0].segment_at] = balance.used - balance.covered
+        elif segments:
+            several.append(balance.pk)
     if several:
         with connection.cursor() as cursor:
             cursor.execute(_SEGMENT_OVERAGE, [array_of(several)])

@@ -43,7 +43,9 @@ def priced(
     flat_amount: Decimal | None = None,
 ) -> Component:
     """Return the component whose total is quantity × unit_amount + flat_amount; no unit amount means free of charge."""
-    total = quantity * Fraction(unit_amount or 0) + Fraction(flat_amount or 0)
+    total = quantity * Fraction(unit_amount) if unit_amount else Fraction(0)
+    if flat_amount:
+        total += Fraction(flat_amount)
     return Component(kind, band, quantity, unit_amount, flat_amount, total)
 
 

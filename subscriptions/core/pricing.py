@@ -107,11 +107,11 @@ def rate_part(
     start, end, total = _exact(start), _exact(end), _exact(total)
     if not start <= end <= total:
         raise ValueError(f"[{start}, {end}) is no part of [0, {total}]")
-    if start == end and total > 0:
+    if start == end and total:
         return _NOTHING
     until_end = _components(price, end, total=total)
-    components = _difference(until_end, _components(price, start, total=total)) if start > 0 else until_end
-    top_up = minimum_top_up(price, _sum(until_end)) if end == total else Fraction(0)
+    components = _difference(until_end, _components(price, start, total=total)) if start else until_end
+    top_up = minimum_top_up(price, _sum(until_end)) if end == total else _ZERO
     return Rated(_sum(components), components, top_up)
 
 
@@ -148,13 +148,13 @@ def _components(
 ) -> tuple[Component, ...]:
     """Run the whole pipeline over the first `units` of an axis of `total`, but for the minimum, and explain each step that acted."""
     converted = _transformed(price.transform, units)
-    free = min(converted, Fraction(price.free_units))
-    reach = max(Fraction(0), _transformed(price.transform, total) - Fraction(price.free_units))
-    components = [
-        *([priced(ComponentKind.TRANSFORM, converted, None)] if price.transform else []),
-        priced(ComponentKind.FREE_UNITS, free, None),
-        *MODELS[price.model](price, Usage(converted - free, reach=reach, events=events, clamped=clamped)),
-    ]
+    billable, reach = converted, _transformed(price.transform, total)
+    components = [priced(ComponentKind.TRANSFORM, converted, None)] if price.transform else []
+    if price.free_units:
+        free = Fraction(price.free_units)
+        components.append(priced(ComponentKind.FREE_UNITS, min(converted, free), None))
+        billable, reach = max(_ZERO, converted - free), max(_ZERO, reach - free)
+    components += MODELS[price.model](price, Usage(billable, reach=reach, events=events, clamped=clamped))
     if price.percent_discount:
         discount = hundredth(price.percent_discount).copy_negate()
         components.append(priced(ComponentKind.PERCENT_DISCOUNT, _sum(components), discount))
@@ -199,8 +199,8 @@ def _beyond(component: Component, before: Component | None) -> Component:
 def _exact(quantity: Fraction | Decimal | int) -> Fraction:
     if isinstance(quantity, float):
         raise TypeError("a quantity is a Decimal, a Fraction or an int: a binary float has lost digits already")
-    exact = Fraction(quantity)
-    if exact < 0:
+    exact = quantity if type(quantity) is Fraction else Fraction(quantity)
+    if exact.numerator < 0:
         raise ValueError(f"a quantity is not negative: {quantity}")
     return exact
 
