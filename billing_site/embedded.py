@@ -99,6 +99,10 @@ def _postgres(place: _Place, instance: Instance) -> Iterator[Child]:
         "timezone": "UTC",
         "log_timezone": "UTC",
         "max_connections": 200,
+        # Digests fall on pages all over their index, and after a checkpoint each page is logged whole: so there are few.
+        "shared_buffers": "256MB",
+        "max_wal_size": "4GB",
+        "checkpoint_timeout": "15min",
         **({} if place.durable else {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}),
     }
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
