@@ -1,28 +1,24 @@
-"""examples/nginx-gate.conf: Debian's nginx lets a call through to a model only if the gate does. Skipped where there is no nginx."""
+"""
+What the examples for nginx promise, with Debian's nginx; skipped where there is none.
 
-import shutil
-import socket
-import subprocess
+A call reaches a model only if the gate lets it, and a deploy of two servers fails no request.
+"""
+
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
-from tests.faults.installation import Installation, until
+from tests.faults.acklog import AckLog
+from tests.faults.installation import Installation, database_url
+from tests.faults.nginx import needs_nginx, nginx
 from tests.world import World, charge, make_meter, make_world, publish
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "nginx-gate.conf"
-NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
-
-pytestmark = [
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.skipif(NGINX is None, reason="there is no nginx here"),
-]
+pytestmark = [pytest.mark.django_db(transaction=True), needs_nginx]
 
 
 class Model(BaseHTTPRequestHandler):
@@ -38,50 +34,6 @@ class Model(BaseHTTPRequestHandler):
 
     def log_message(self, *args: object) -> None:
         pass
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-@contextmanager
-def nginx(directory: Path, *, web: Installation, model: int) -> Iterator[str]:
-    """Run the example with the addresses of this test; yield where it listens."""
-    port = free_port()
-    server = EXAMPLE.read_text()
-    replaced = {
-        "127.0.0.1:8000": f"127.0.0.1:{web.port}",
-        "127.0.0.1:9000": f"127.0.0.1:{model}",
-        "127.0.0.1:8080": f"127.0.0.1:{port}",
-        "proxy_set_header Host tierbook;": "proxy_set_header Host 127.0.0.1;",
-        "tb_replace_me": web.key,
-    }
-    for old, new in replaced.items():
-        assert old in server
-        server = server.replace(old, new)
-    paths = "".join(
-        f"{kind}_temp_path {directory}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    configuration = directory / "nginx.conf"
-    configuration.write_text(
-        f"daemon off; master_process off; pid {directory}/pid; error_log {directory}/error.log;\n"
-        f"events {{}}\nhttp {{ access_log off;\n{paths}{server}}}\n"
-    )
-    with subprocess.Popen(
-        [str(NGINX), "-p", str(directory), "-c", str(configuration)], stderr=subprocess.PIPE
-    ) as process:
-        try:
-            until(lambda: answers(port), what=f"nginx: {directory / 'error.log'}", seconds=10)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def call(url: str, **headers: str) -> tuple[int, dict[str, str], str]:
@@ -111,7 +63,13 @@ def strict() -> World:
 
 
 def test_a_call_reaches_the_model_only_if_the_gate_lets_it(web, strict, model, tmp_path):
-    with nginx(tmp_path, web=web, model=model) as url:
+    replaced = {
+        "127.0.0.1:8000": f"127.0.0.1:{web.port}",
+        "127.0.0.1:9000": f"127.0.0.1:{model}",
+        "proxy_set_header Host tierbook;": "proxy_set_header Host 127.0.0.1;",
+        "tb_replace_me": web.key,
+    }
+    with nginx(tmp_path, "nginx-gate.conf", replaced) as url:
         strict.use(600)
         tenant = strict.tenant.code
         status, headers, said = call(url, X_Tenant=tenant, X_Max_Tokens="400")
@@ -132,3 +90,25 @@ def test_a_call_reaches_the_model_only_if_the_gate_lets_it(web, strict, model, t
         assert call(url, X_Tenant="nobody")[0] == 503
         web.stop("web")
         assert call(url, X_Tenant=tenant)[0] == 503
+
+
+@pytest.mark.parametrize("rounds", [1, pytest.param(5, marks=pytest.mark.long)])
+def test_a_deploy_of_two_servers_behind_it_fails_no_request(web, tmp_path, rounds, record_property):
+    """SIGTERM for one server under load, its start anew, then the other one: each request is sent once by its client, and answered."""
+    second = tmp_path / "second"
+    second.mkdir()
+    with Installation(second, key=web.key) as other:
+        other.start("web")
+        replaced = {"127.0.0.1:8000": f"127.0.0.1:{web.port}", "127.0.0.1:8001": f"127.0.0.1:{other.port}"}
+        with nginx(tmp_path, "nginx-deploy.conf", replaced) as url:
+            with AckLog(url, web.key, [make_world().tenant.code for _ in range(4)]) as log:
+                for server in [web, other] * rounds:
+                    time.sleep(1)
+                    server.restart("web")
+                time.sleep(1)
+            log.check(database_url())
+    assert set(log.outcomes()) <= {200, 202}
+    assert log.most_sendings() == 1
+    record_property("runs", 2 * rounds)
+    record_property("recovery_seconds", log.longest_silence())
+    record_property("throughput", log.summary())

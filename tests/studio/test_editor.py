@@ -83,9 +83,9 @@ def typed(state):
     return state["document"] | {"features": features}
 
 
-def post(client, version, document, *, revision=None):
+def post(client, version, document, *, revision=None, follow=False):
     sent = {"document": json.dumps(document), "revision": version.revision if revision is None else revision}
-    return client.post(address(version), sent)
+    return client.post(address(version), sent, follow=follow)
 
 
 def ask(client, version, document):
@@ -175,7 +175,20 @@ def test_what_was_published_meanwhile_is_not_changed(draft):
     page = sign_in("product").post(address(draft), {"document": "{}", "revision": 2}, follow=True).content.decode()
 
     assert "was published meanwhile" in page
+    assert "What you typed was not saved." in page
     assert "This version is published and final." in page
+    assert TierVersion.objects.get().is_published
+
+
+def test_what_was_typed_while_it_was_published_is_kept_in_a_new_draft(draft):
+    catalog.save_draft(version_id=draft.pk, document={"currency": "USD"}, expected_revision=1, actor=ACTOR)
+    catalog.publish(version_id=draft.pk, now=wall_now(), actor=ACTOR)
+    answer = post(sign_in("product"), draft, WHOLE | {"fee": "119"}, revision=2, follow=True)
+
+    assert "What you typed is kept in this draft, version 2." in answer.content.decode()
+    assert state_of(answer)["document"]["fee"] == "119.00"
+    final, kept = TierVersion.objects.order_by("number")
+    assert (final.is_published, final.fee, kept.is_published, kept.fee) == (True, 0, False, 119)
 
 
 def test_a_published_version_is_shown_in_words_with_who_and_when():

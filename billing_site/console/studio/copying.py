@@ -6,14 +6,12 @@ from django.urls import URLPattern, path, reverse
 from django.views.decorators.http import require_POST
 
 from billing_site.console.studio.editor import version_or_404
-from billing_site.console.studio.pages import permitted, whole_number
+from billing_site.console.studio.pages import MAY_DRAFT, permitted, whole_number
 from billing_site.http.problems import DomainError
 from billing_site.staff import actor_of
 from subscriptions.models import TierVersion
 from subscriptions.selectors.catalog import editable_document, tier_by_id
 from subscriptions.services import catalog
-
-MAY_DRAFT = "subscriptions.add_tierversion"
 
 
 @require_POST

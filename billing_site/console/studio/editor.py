@@ -14,12 +14,12 @@ from django.urls import URLPattern, path, reverse
 from django.views.decorators.http import require_POST
 
 from billing_site.console.studio.document_words import CHOICES, MODELS, PRICE_FIELDS, fault_in_words
-from billing_site.console.studio.pages import MAY_EDIT, MAY_LOOK, page, permitted, whole_number
+from billing_site.console.studio.pages import MAY_DRAFT, MAY_EDIT, MAY_LOOK, page, permitted, whole_number
 from billing_site.console.studio.words import FOR_WHOM, person
 from billing_site.http import wire
 from billing_site.http.parsers import read_limited
 from billing_site.http.problems import DomainError
-from billing_site.staff import actor_of
+from billing_site.staff import actor_of, explain
 from metering.selectors.linting import all_findings
 from subscriptions.core import words
 from subscriptions.core.describing import ComparedTerm
@@ -65,8 +65,7 @@ def _save(request: HttpRequest, version: TierVersion) -> HttpResponse:
     if not request.user.has_perm(MAY_EDIT):
         raise PermissionDenied
     if version.is_published:
-        messages.error(request, "This version was published meanwhile and is final: copy it into a new draft.")
-        return HttpResponseRedirect(_address(version))
+        return _kept(request, version)
     try:
         document = _decoded(request.POST.get("document", "").encode())
     except DomainError as refusal:
@@ -83,6 +82,22 @@ def _save(request: HttpRequest, version: TierVersion) -> HttpResponse:
         return _editor(request, version, document, status=refusal.status, faults=_faults(refusal))
     messages.success(request, f"Saved: version {version.number} of {version.tier.name}.")
     return HttpResponseRedirect(_address(version))
+
+
+def _kept(request: HttpRequest, version: TierVersion) -> HttpResponse:
+    """Keep what was typed for a version that is final by now as a draft of its own, where it is valid."""
+    meanwhile = f"Version {version.number} was published meanwhile and is final."
+    if not request.user.has_perm(MAY_DRAFT):
+        messages.error(request, f"{meanwhile} What you typed was not saved.")
+        return HttpResponseRedirect(_address(version))
+    try:
+        document = _decoded(request.POST.get("document", "").encode())
+        draft = catalog.create_version(tier=version.tier, document=document, actor=actor_of(request))
+    except DomainError as refusal:
+        messages.error(request, f"{meanwhile} What you typed was not saved. {explain(refusal)}")
+        return HttpResponseRedirect(_address(version))
+    messages.warning(request, f"{meanwhile} What you typed is kept in this draft, version {draft.number}.")
+    return HttpResponseRedirect(_address(draft))
 
 
 def _stale(request: HttpRequest, version: TierVersion, document: Mapping[str, Any]) -> HttpResponse:
@@ -139,7 +154,7 @@ def _editor(
         choices=CHOICES,
         currencies=sorted(MINOR_UNITS),
         tiers=tiers_by_code(),
-        may_copy=request.user.has_perm("subscriptions.add_tierversion"),
+        may_copy=request.user.has_perm(MAY_DRAFT),
         **context,
     )
 
@@ -159,7 +174,7 @@ def _in_words(request: HttpRequest, version: TierVersion) -> HttpResponse:
         ],
         history=_history(version),
         tiers=tiers_by_code(),
-        may_copy=request.user.has_perm("subscriptions.add_tierversion"),
+        may_copy=request.user.has_perm(MAY_DRAFT),
     )
 
 

@@ -7,7 +7,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 
 from billing_site.console.studio import words
-from billing_site.console.studio.pages import MAY_LOOK, page, permitted
+from billing_site.console.studio.pages import MAY_DRAFT, MAY_LOOK, page, permitted
 from subscriptions.selectors.clock import wall_now
 from subscriptions.selectors.offers import OFFERS_MAX, Offer, fee_in_words, offers
 
@@ -23,7 +23,7 @@ def show(request: HttpRequest) -> TemplateResponse:
         offers=[_row(offer) for offer in found],
         # Where the next page begins; a last page that is full has an empty one behind it.
         next_after=found[-1].tier.code if len(found) == OFFERS_MAX else "",
-        may_draft=request.user.has_perm("subscriptions.add_tierversion"),
+        may_draft=request.user.has_perm(MAY_DRAFT),
         may_add_tier=request.user.has_perm("subscriptions.add_tier"),
     )
 

@@ -11,6 +11,7 @@ from django.template.response import TemplateResponse
 
 # The permission to look at prices, to make them, and to publish them.
 MAY_LOOK, MAY_EDIT = "subscriptions.view_tierversion", "subscriptions.change_tierversion"
+MAY_DRAFT = "subscriptions.add_tierversion"
 
 View = TypeVar("View", bound=Callable[..., HttpResponseBase])
 
