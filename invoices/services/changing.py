@@ -244,7 +244,7 @@ def _carry_out(subscription: Subscription, change: ScheduledChange, now: datetim
     if void is None and change.publication is not None and subscription.paused_at is not None:
         switching.await_boundary(change=change)
         return
-    period = _lock_period_at(subscription, at)
+    period, at = _lock_period_of(subscription, at)
     if period is None or void is not None:
         settle(change, void or ScheduledChange.Status.DROPPED)
         return
@@ -259,6 +259,22 @@ def _carry_out(subscription: Subscription, change: ScheduledChange, now: datetim
         actor=audit.ACTOR_SYSTEM,
         public_id=change.public_id,
     )
+
+
+def _lock_period_of(subscription: Subscription, wanted_at: datetime) -> tuple[BillingPeriod | None, datetime]:
+    """
+    Lock the period in which a change that is wanted at an instant takes place, and return it with that instant.
+
+    Where another change has just reset at the same instant, it left a moment of the period that began then: this one follows upon it.
+    """
+    at = wanted_at
+    period = _lock_period_at(subscription, at)
+    while period is not None and (period.starts_at, period.ends_at) == (at, at + _MOMENT):
+        following = _lock_period_at(subscription, period.ends_at)
+        if following is None:
+            break
+        period, at = following, following.starts_at
+    return period, at
 
 
 def _lock_period_at(subscription: Subscription, at: datetime) -> BillingPeriod | None:

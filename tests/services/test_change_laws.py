@@ -475,28 +475,45 @@ def content_of(invoice):
     )
 
 
+def tell(versions, history):
+    """Tell the product and the twin one history, and hold one to the other; leaves nothing behind."""
+    *how, steps = history
+    with transaction.atomic():
+        told_twice = History(versions, *how)
+        for what, *given_ in steps:
+            getattr(told_twice, what)(*given_)
+            told_twice.look()
+        told_twice.check()
+        told_twice.wait(4 * 40)
+        told_twice.look()
+        told_twice.check()
+        told_twice.check_amounts()
+        transaction.set_rollback(True)
+
+
+def make_versions():
+    """Publish the tiers of all families, and return them by family and name."""
+    make_meter(window_days=60, dimensions=["model"])
+    return {family: make_family(*family) for family in FAMILIES}
+
+
 def hold(examples):
     """Hold so many histories to the twin."""
-    make_meter(window_days=60, dimensions=["model"])
-    versions = {family: make_family(*family) for family in FAMILIES}
+    versions = make_versions()
 
     @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
     @given(histories)
     def check(history):
-        *how, steps = history
-        with transaction.atomic():
-            told_twice = History(versions, *how)
-            for what, *given_ in steps:
-                getattr(told_twice, what)(*given_)
-                told_twice.look()
-            told_twice.check()
-            told_twice.wait(4 * 40)
-            told_twice.look()
-            told_twice.check()
-            told_twice.check_amounts()
-            transaction.set_rollback(True)
+        tell(versions, history)
 
     check()
+
+
+@pytest.mark.parametrize("then", ["reset", "prorated"])
+def test_changes_at_one_instant_follow_one_another_where_they_reset(then):
+    at_once = [("change_at", to, "reset", "next", 26) for to in ("free", "short", "short")]
+    last = ("change_at", "graduated", then, "next", 26)
+    tell(make_versions(), (("USD", 1), "day", "UTC", STARTS[0], "free", 17, [*at_once, last]))
 
 
 def test_any_history_of_changes_is_what_its_days_and_events_come_to():
