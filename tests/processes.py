@@ -1,19 +1,23 @@
 """Processes as Linux shows them: who started whom, what runs, and whose a connection is."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 
 def descendants_of(process_id: int) -> list[int]:
-    """Return the children of a process, and theirs."""
-    children = [
-        int(child)
-        for task in Path(f"/proc/{process_id}/task").iterdir()
-        for child in (task / "children").read_text().split()
-    ]
+    """Return the children of a process, and theirs; none of one that has ended."""
+    children = list(_children_of(process_id))
     return [*children, *(one for child in children for one in descendants_of(child))]
+
+
+def _children_of(process_id: int) -> Iterator[int]:
+    """Yield who was started by any of a process's threads, which come and go."""
+    with suppress(FileNotFoundError):
+        for task in Path(f"/proc/{process_id}/task").iterdir():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                yield from map(int, (task / "children").read_text().split())
 
 
 def command_of(process_id: int) -> bytes:

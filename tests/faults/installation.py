@@ -127,7 +127,7 @@ class Installation:
 
     def kill_a_child(self, name: str) -> None:
         """Kill a web worker, or a child of Celery's pool."""
-        self._kill_later(name, lambda: self.processes(name)[1:2], what=f"a child of the {name}")
+        self._kill_a_worker(name, lambda: self.processes(name)[1:2], what=f"a child of the {name}")
 
     def kill_who_waits(self, name: str, lock: "Lock") -> None:
         """Wait until `name`, or a child of it, waits for the lock, and kill that process."""
@@ -136,14 +136,15 @@ class Installation:
             owners = (owner_of_port(port, among=self.processes(name)) for port in lock.ports_that_wait())
             return list(filter(None, owners))
 
-        self._kill_later(name, waiting, what=f"a process of the {name} that waits for the lock")
+        self._kill_a_worker(name, waiting, what=f"a process of the {name} that waits for the lock")
 
-    def _kill_later(self, name: str, find: Callable[[], list[int]], *, what: str) -> None:
-        """Kill the first that is found, once whoever came for the last one killed has lived long enough."""
+    def _kill_a_worker(self, name: str, find: Callable[[], list[int]], *, what: str) -> None:
+        """Kill the first that is found; one of a web server no sooner than that server forgives."""
         if killed_at := self._killed_at.get(name):
             time.sleep(max(0.0, killed_at + CRASH_LOOP_SECONDS - time.monotonic()))
         self.kill(until(find, what=what)[0])
-        self._killed_at[name] = time.monotonic()
+        if name.startswith("web"):
+            self._killed_at[name] = time.monotonic()
 
     def audit(self) -> str:
         """Run `manage.py audit`, and return what it prints; it must find nothing."""
