@@ -48,6 +48,10 @@ class Clearance:
         """Whether somebody else than who publishes agrees."""
         return any(one.approved_by != actor[:ACTOR_MAX] for one in self.valid_approvals)
 
+    def has_approval_of(self, actor: str) -> bool:
+        """Whether this person agrees to it as it is."""
+        return any(one.approved_by == actor[:ACTOR_MAX] for one in self.valid_approvals)
+
     def may_be_approved_by(self, actor: str) -> bool:
         """Whether it is somebody else's version."""
         return self.saved_by != actor[:ACTOR_MAX]

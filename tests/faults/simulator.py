@@ -35,6 +35,7 @@ from metering.services.reversing import EventReversed, reverse_event
 from subscriptions.models import TierVersion
 from subscriptions.services import catalog, clocks, tenants
 from subscriptions.services.agreement import SubscriptionEnded
+from subscriptions.services.linting import BlockedByLinter
 from tests.faults.draws import document, quantity
 from tests.faults.model import AHEAD, BEGIN, INSTANT, TYPES, WALL, WINDOW, Agreement, Customer, Model, rounded
 from tests.world import ACTOR, make_meter
@@ -229,14 +230,19 @@ class Simulator:
     # Operations: agreements
 
     def publish(self) -> None:
-        """Publish a version of a new tier, or the next version of one."""
+        """Publish a version of a new tier, or the next version of one; terms that the linter refuses stay a draft, and others are drawn."""
         terms = document(self.dice)
         if self.versions and self.dice.random() < 0.5:
             tier = self.dice.choice(self.versions)[0].tier
         else:
             tier = catalog.create_tier(code=f"tier-{self.seed}-{len(self.versions)}", name="Tier", actor=ACTOR)
         version = catalog.create_version(tier=tier, actor=ACTOR, document=terms)
-        version = catalog.publish(version_id=version.pk, now=BEGIN, actor=ACTOR)
+        try:
+            version = catalog.publish(version_id=version.pk, now=BEGIN, actor=ACTOR)
+        except BlockedByLinter as refusal:
+            self._say(f"draft, not published ({refusal.detail}): {terms}")
+            self.publish()
+            return
         placed = [each | {"place": place} for place, each in enumerate(terms["charges"])]
         self.versions.append((version, terms | {"charges": placed}))
         self._say(f"publish version {len(self.versions) - 1}: {terms}")

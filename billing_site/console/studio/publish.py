@@ -211,6 +211,7 @@ def _clearance(request: HttpRequest, version: TierVersion) -> dict[str, Any]:
             for one in clearance.approvals
         ],
         "is_approved": clearance.is_approved_for(actor),
+        "has_approved": clearance.has_approval_of(actor),
         "saved_by": words.person(version.saved_by),
         "is_own": not clearance.may_be_approved_by(actor),
         "may_approve": request.user.has_perm(MAY_APPROVE),
