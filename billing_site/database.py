@@ -93,6 +93,8 @@ class _ClockTimestamp(Func):
 
 # Reading
 
+_ONE_STATE = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+
 
 @contextmanager
 def read_only(*, using: str = DEFAULT_DB_ALIAS) -> Iterator[None]:
@@ -103,11 +105,26 @@ def read_only(*, using: str = DEFAULT_DB_ALIAS) -> Iterator[None]:
     reading. Must not be entered inside of another. Source: ADR 0006.
     """
     connection = connections[using]
-    with transaction.atomic(using=using, durable=True):
-        with connection.cursor() as cursor:
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            if role := settings.DATABASE_READER_ROLE:
-                cursor.execute(f"SET LOCAL ROLE {connection.ops.quote_name(role)}")
+    with transaction.atomic(using=using, durable=True), connection.cursor() as cursor:
+        cursor.execute(_ONE_STATE)
+        if role := settings.DATABASE_READER_ROLE:
+            cursor.execute(f"SET LOCAL ROLE {connection.ops.quote_name(role)}")
+        yield
+
+
+@contextmanager
+def one_state(*, using: str = DEFAULT_DB_ALIAS) -> Iterator[None]:
+    """
+    Let several statements see one state of the database, where they would each see what was committed a moment before.
+
+    Inside of a transaction nothing is changed: there the caller's locks hold what it reads.
+    """
+    connection = connections[using]
+    if connection.in_atomic_block:
+        yield
+        return
+    with transaction.atomic(using=using), connection.cursor() as cursor:
+        cursor.execute(_ONE_STATE)
         yield
 
 

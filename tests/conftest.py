@@ -37,6 +37,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("REDIS_URL", instance.redis_url)
     # The developer's own .env, and a `make run` beside the tests, are none of their business.
     os.environ.update(ENV_FILE="", DATA_DIR=str(data_dir), SECRET_KEY=instance.secret_key, DEBUG="0")
+    # Threads that are stopped in the midst of their transactions hold their connections for longer than anybody waits for one; beside them
+    # stand the test's own and those of the threads that a process keeps.
+    os.environ["DATABASE_POOL_SIZE"] = "16"
     for name in (
         "SITE_URL",
         "ALLOWED_HOSTS",

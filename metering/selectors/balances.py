@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
+from billing_site.database import one_state
 from billing_site.prepared import run
 from metering.core.measuring import dimension_set
+from metering.core.overage import SegmentUsage, price_pool
 from metering.core.pools import Pool, costs_nothing_unused
 from metering.core.windows import WindowUse
-from metering.selectors.overage import BalanceFigures, price_pools
+from metering.selectors.overage import BalanceFigures, charges_in_force, segments_of
 from metering.selectors.terms import CHANGES_OF_PERIOD, TERMS_OF_PERIOD, pools_of_version
 from metering.selectors.windows import WindowUses
 from subscriptions.core.money import exact, precise
@@ -63,6 +65,8 @@ class Standing:
     remaining: Decimal = _ZERO
     # What balances of earlier periods, which still wait for late usage, hold of the grants that it shares with them.
     held_elsewhere: Decimal = _ZERO
+    # What its overage was priced from; None where rating had no need of it.
+    segments: Sequence[SegmentUsage] | None = None
 
     def add_grant(self, quantity: Decimal, remaining: Decimal) -> None:
         """Count a grant that is in force."""
@@ -133,10 +137,24 @@ ORDER BY t.id, m.code, b.pool
 
 def balances_of_tenants(codes: Iterable[str], *, wall: datetime) -> dict[str, TenantBalances]:
     """
-    Return where the pools of these tenants stand, by their codes, in one query (and more for pools that rating must look closer at).
+    Return where the pools of these tenants stand, by their codes, in one query.
 
-    A test clock's tenant has its own now. A code that is no tenant's is missing.
+    Where rating must look closer at a pool, or a window limits one, more is asked: then all of it is read from one state of the database, so
+    that an event that comes in between is in all figures or in none. A test clock's tenant has its own now. A code that is no tenant's is
+    missing.
     """
+    found, standings = _standings(codes, wall)
+    if not any(_takes_more(standing) for standing in standings):
+        _add_views(found, standings)
+        return found
+    with one_state():
+        found, standings = _standings(codes, wall)
+        _add_views(found, standings)
+        _read_windows(found)
+    return found
+
+
+def _standings(codes: Iterable[str], wall: datetime) -> tuple[dict[str, TenantBalances], list[Standing]]:
     found: dict[str, TenantBalances] = {}
     standings: list[Standing] = []
     for row in run(_BALANCES, [wall, sorted(set(codes))]):
@@ -147,13 +165,18 @@ def balances_of_tenants(codes: Iterable[str], *, wall: datetime) -> dict[str, Te
         if meter is not None:
             in_force = dict([(starts_at, terms_id), *zip(instants, versions, strict=True)])
             standings.append(Standing(_Row(*row[14:]), code, meter, ends_at, in_force, granted, left, elsewhere))
-    all_views = balance_views(standings)
-    for view in all_views:
+    return found, standings
+
+
+def _takes_more(standing: Standing) -> bool:
+    return (_unit_amount(standing) is None and _may_cost(standing)) or bool(_pool(standing).windows)
+
+
+def _add_views(found: Mapping[str, TenantBalances], standings: Sequence[Standing]) -> None:
+    for view in balance_views(standings):
         views = found[view.tenant].views
         assert views is not None
         views.append(view)
-    _read_windows(found)
-    return found
 
 
 def _read_windows(found: Mapping[str, TenantBalances]) -> None:
@@ -207,15 +230,27 @@ def overage_amounts(standings: Sequence[Standing]) -> dict[int, Decimal]:
     amounts: dict[int, Decimal] = {}
     closer: list[Standing] = []
     for standing in standings:
-        row, pool = standing.row, _pool(standing)
-        has_changed = len(standing.versions) > 1
-        if pool.unit_amount is not None and not has_changed:
+        row, unit_amount = standing.row, _unit_amount(standing)
+        if unit_amount is not None:
             with exact():
-                amounts[row.pk] = (row.used - row.covered) * pool.unit_amount
-        elif row.used != row.covered or has_changed or not costs_nothing_unused(pool):
+                amounts[row.pk] = (row.used - row.covered) * unit_amount
+        elif _may_cost(standing):
             closer.append(standing)
     if closer:
         versions_of = {standing.row.period_id: standing.versions for standing in closer}
-        for balance_id, priced in price_pools([standing.row for standing in closer], versions_of).items():
-            amounts[balance_id] = precise(priced.amount)
+        segments = segments_of([standing.row for standing in closer], versions_of)
+        for standing in closer:
+            standing.segments = segments[standing.row.pk]
+            charges = charges_in_force(standing.row, standing.versions)
+            amounts[standing.row.pk] = precise(price_pool(standing.segments, charges).amount)
     return amounts
+
+
+def _unit_amount(standing: Standing) -> Decimal | None:
+    """Return what each unit of overage costs, where the period's terms have not changed and nothing else decides."""
+    return _pool(standing).unit_amount if len(standing.versions) == 1 else None
+
+
+def _may_cost(standing: Standing) -> bool:
+    row = standing.row
+    return row.used != row.covered or len(standing.versions) > 1 or not costs_nothing_unused(_pool(standing))

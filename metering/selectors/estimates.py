@@ -1,11 +1,12 @@
 """What a call would cost before it has run, by the function that will bill it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
 
+from billing_site.database import one_state
 from metering.core.measuring import DimensionSet
 from metering.core.overage import SegmentUsage, match, price_pool
 from metering.selectors.overage import BalanceFigures, charges_in_force, segments_of
@@ -20,11 +21,21 @@ class Estimator:
     Prices further usage of one pool: F(overage after all holds + the call) − F(overage after all holds), unrounded.
 
     F is the price of the period as it stands, with the usage to come in its newest segment. Holds are priced as usage of the call's own
-    dimension set. Negative where the call would reach a cheaper band.
+    dimension set. Negative where the call would reach a cheaper band. `segments` are the period's, where they have been read with its balance.
     """
 
-    def __init__(self, row: BalanceFigures, versions: Mapping[datetime, int], *, version_id: int) -> None:
-        self._segments = segments_of([row], {row.period_id: versions})[row.pk]
+    def __init__(
+        self,
+        row: BalanceFigures,
+        versions: Mapping[datetime, int],
+        *,
+        version_id: int,
+        segments: Sequence[SegmentUsage] | None = None,
+    ) -> None:
+        if segments is None:
+            with one_state():
+                segments = segments_of([row], {row.period_id: versions})[row.pk]
+        self._segments = segments
         self._charges = charges_in_force(row, versions)
         # Usage to come belongs to the last segment of the version that is in force.
         places = [place for place, segment in enumerate(self._segments) if segment.version_id == version_id]

@@ -145,7 +145,8 @@ def _amount(
         with exact():
             return uncovered * view.pool.unit_amount
     standing = view.standing
-    estimator = Estimator(standing.row, standing.versions, version_id=_version_in_force(found, view))
+    version_id = _version_in_force(found, view)
+    estimator = Estimator(standing.row, standing.versions, version_id=version_id, segments=standing.segments)
     return estimator.amount(names, quantity, held=state.held, remaining=state.remaining_in_force)
 
 

@@ -67,6 +67,8 @@ class Installation:
         self._killed_at: dict[str, float] = {}
         servers = {"DATABASE_URL": self._plan.database_url, "REDIS_URL": self._plan.redis_url}
         self.environment = {**os.environ, **servers, **variables}
+        if "DATABASE_POOL_SIZE" not in variables:
+            self.environment.pop("DATABASE_POOL_SIZE", None)  # that of this test run, not the product's
         self.url = self._plan.site_url
         self.key = key or issue_key(name="test", scopes=["ingest", "gate", "read", "manage"], actor="system")[1]
         self.api = Api(self.url, self.key)

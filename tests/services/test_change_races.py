@@ -231,7 +231,7 @@ def over_a_boundary(number, versions):
 
 
 def in_turn(*calls):
-    """Return one call that makes these: the threads and the test share eight connections."""
+    """Return one call that makes these, one after another."""
     return lambda: [call() for call in calls]
 
 
