@@ -195,7 +195,7 @@ def cpu_of_tree(root: int) -> float:
 def _resident(pid: int) -> int:
     try:
         status = Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return 0
     kilobytes = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")]
     return kilobytes[0] * 1024 if kilobytes else 0

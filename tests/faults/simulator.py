@@ -2,8 +2,8 @@
 A seeded story of a small installation, told to the real services and to a model beside them.
 
 Each step draws an operation by weight, does it through the services on the real PostgreSQL and Redis, and does the same to the model
-(`tests.faults.model`). Then both must say the same: what became of each event, every balance, and, once a period has closed, every charge
-and fee on invoices. Time is virtual: each tenant lives on a test clock that only the story moves.
+(`tests.faults.model`). Then both must say the same: what became of each event, every balance, and, once a period has closed, every charge, fee
+and proration on invoices. Time is virtual: each tenant lives on a test clock that only the story moves.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from invoices.models import Invoice, InvoiceLine, TenantCreditEntry
 from invoices.selectors.books import breaches
 from invoices.services import invoicing
 from invoices.services.advancing import advance
+from invoices.services.changing import Asked, change_tier
 from invoices.services.closing import book_balance
 from invoices.services.due import sweep
 from invoices.services.subscribing import cancel_subscription, start_subscription
@@ -37,7 +38,21 @@ from subscriptions.services import catalog, clocks, tenants
 from subscriptions.services.agreement import SubscriptionEnded
 from subscriptions.services.linting import BlockedByLinter
 from tests.faults.draws import document, quantity
-from tests.faults.model import AHEAD, BEGIN, INSTANT, TYPES, WALL, WINDOW, Agreement, Customer, Model, rounded
+from tests.faults.model import (
+    AHEAD,
+    BEGIN,
+    INSTANT,
+    TYPES,
+    WALL,
+    WINDOW,
+    Agreement,
+    Change,
+    Customer,
+    Model,
+    Terms,
+    rounded,
+    shape,
+)
 from tests.world import ACTOR, make_meter
 
 TENANTS_MAX = 5
@@ -61,7 +76,7 @@ class Simulator:
         self.story: list[str] = []
         self.counts: Counter[str] = Counter()
         self.model = Model()
-        self.versions: list[tuple[TierVersion, dict[str, Any]]] = []
+        self.versions: list[tuple[TierVersion, Terms]] = []
         self.events_sent = 0
         self._touched: set[str] = set()
         make_meter(dimensions=["model"])
@@ -106,6 +121,7 @@ class Simulator:
             (self.book, 4),
             (self.publish, 2),
             (self.create_or_subscribe, 4),
+            (self.change, 6),
             (self.cancel, 2),
             (self.void, 2),
             (self.flush_redis, 3),
@@ -165,8 +181,12 @@ class Simulator:
             self._send([[replace(event, data={**event.data, "changed": self.dice.randint(1, 9)})]])
 
     def reverse(self) -> None:
-        """Take a counted event back, sometimes a second time."""
-        counted = [each for each in self.model.sent.values() if each.is_counted]
+        """Take a counted event back, sometimes a second time; none of a closed period of several versions, of which the model knows no order."""
+        counted = [
+            each
+            for each in self.model.sent.values()
+            if each.place is not None and not (each.place.period.is_closed and each.place.period.changes)
+        ]
         if not counted:
             return
         sent = self.dice.choice(counted)
@@ -235,7 +255,7 @@ class Simulator:
         if self.versions and self.dice.random() < 0.5:
             tier = self.dice.choice(self.versions)[0].tier
         else:
-            tier = catalog.create_tier(code=f"tier-{self.seed}-{len(self.versions)}", name="Tier", actor=ACTOR)
+            tier = catalog.create_tier(code=f"tier-{self.seed}-{len(self.story)}", name="Tier", actor=ACTOR)
         version = catalog.create_version(tier=tier, actor=ACTOR, document=terms)
         try:
             version = catalog.publish(version_id=version.pk, now=BEGIN, actor=ACTOR)
@@ -244,7 +264,7 @@ class Simulator:
             self.publish()
             return
         placed = [each | {"place": place} for place, each in enumerate(terms["charges"])]
-        self.versions.append((version, terms | {"charges": placed}))
+        self.versions.append((version, terms | {"charges": placed, "version": version.pk}))
         self._say(f"publish version {len(self.versions) - 1}: {terms}")
 
     def create_or_subscribe(self) -> None:
@@ -280,8 +300,41 @@ class Simulator:
             now=customer.now,
             actor=ACTOR,
         )
-        customer.agreements.append(Agreement(row, terms, customer.now))
+        days_in = self.dice.choice(["UTC", None])
+        customer.agreements.append(Agreement(row, terms, customer.now, days_in))
         customer.agreements[-1].open_until(customer.now)
+        self._touched.add(customer.code)
+
+    def change(self) -> None:
+        """Change the tier of a subscription now, up or down, to a version with the same kind of periods and pools."""
+        customer = self._customer()
+        agreement = customer.running
+        if agreement is None or agreement.ends_at is not None:
+            return
+        agreement.open_until(customer.now)
+        newest, before = agreement.periods[-1], agreement.terms
+        others = [
+            number
+            for number, (_, terms) in enumerate(self.versions)
+            if terms["version"] != before["version"] and shape(terms) == shape(before)
+        ]
+        if not others or newest.starts_at > customer.now:
+            return
+        number = self.dice.choice(others)
+        version, terms = self.versions[number]
+        choices = {
+            "fee": self.dice.choice(["prorate", "prorate", "none"]),
+            "grain": "second" if agreement.days_in is None else "day",
+            "allowance": self.dice.choice(["prorated", "prorated", "full_new"]),
+            "bill": self.dice.choice(["next", "now"]),
+        }
+        self._say(f"change {customer.code} to version {number} at {customer.now}: {choices}")
+        about = {"subscription_id": agreement.row.pk, "now": customer.now, "actor": ACTOR}
+        asked = Asked(to_version=version, when="now", choices=choices)
+        self._perhaps_dying(lambda: change_tier(**about, asked=asked, read=lambda change: None))
+        agreement.terms = terms
+        change = Change(customer.now, terms, replaces_allowance=choices["allowance"] == "full_new")
+        newest.change(change, prorates=choices["fee"] == "prorate")
         self._touched.add(customer.code)
 
     def cancel(self) -> None:
@@ -353,7 +406,7 @@ class Simulator:
         if credit == "unused":
             whole = (newest.ends_at.date() - newest.starts_at.date()).days
             unused = max((newest.ends_at.date() - ends_at.date()).days - 1, 0)  # the day of cancelling counts as used
-            newest.credit = -rounded(Fraction(newest.fee) * unused / whole)
+            newest.prorations -= rounded(newest.item_fee * Fraction(unused, whole))
         newest.ends_at = agreement.ends_at = ends_at
 
     def _perhaps_dying(self, call: Callable[[], Any]) -> Any:
@@ -424,22 +477,21 @@ class Simulator:
                 invoice__status__in=["void", "draft"]
             )
             billed: Counter[tuple[Any, ...]] = Counter()
-            for start, kind, place, amount in lines.values_list(
-                "period__starts_at", "kind", "charge__position", "amount"
+            for start, kind, version, place, amount in lines.values_list(
+                "period__starts_at", "kind", "charge__version", "charge__position", "amount"
             ):
-                billed[start, "usage" if place is not None else "fee" if kind == "fee" else "credit", place] += amount
+                billed[start, kind if place is None else (version, place)] += amount
             for period in agreement.periods:
                 where = f"{customer.code} {period.starts_at}"
-                has_ended = agreement.ends_at is not None and agreement.ends_at <= until
                 if period.starts_at <= until:
-                    self._same(f"fee of {where}", billed.pop((period.starts_at, "fee", None), 0), period.fee)
-                if has_ended:
-                    self._same(f"credit of {where}", billed.pop((period.starts_at, "credit", None), 0), period.credit)
+                    self._same(f"fee of {where}", billed.pop((period.starts_at, "fee"), 0), period.fee)
+                prorations = billed.pop((period.starts_at, "proration"), 0)
                 if not period.is_closed:
                     continue
+                self._same(f"prorations of {where}", prorations, period.prorations)
                 for _, _, pool in period.all_pools():
-                    for place, amount in pool.amounts().items():
-                        found = billed.pop((period.starts_at, "usage", place), 0)
+                    for (version, place), amount in pool.amounts().items():
+                        found = billed.pop((period.starts_at, (version, place)), 0)
                         self._same(f"charge {place} of {where}", found, rounded(amount))
             left = {key: amount for key, amount in billed.items() if amount}
             self._same(f"other lines of {customer.code}", left, {})

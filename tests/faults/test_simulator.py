@@ -6,6 +6,7 @@ Seeded stories against the model: every balance and every invoice to the cent, a
 
 import os
 from decimal import Decimal
+from fractions import Fraction
 from math import floor
 from time import monotonic
 
@@ -13,6 +14,7 @@ import pytest
 
 from invoices.core import lines
 from tests import oracle
+from tests.faults.model import Period
 from tests.faults.simulator import Differs, Simulator
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -52,5 +54,15 @@ class TestADifferenceIsNoticed:
 
     def test_of_a_cent_on_an_invoice(self, monkeypatch):
         monkeypatch.setattr(lines, "quantize", lambda amount, currency: Decimal(floor(amount * 100)) / 100)
-        with pytest.raises(Differs, match=r"seed 4: charge \d of org-4-"):
-            Simulator(4).run(60)
+        with pytest.raises(Differs, match=r"seed 1: charge \d of org-1-"):
+            Simulator(1).run(60)
+
+    def test_in_what_a_change_of_tier_includes(self, monkeypatch):
+        monkeypatch.setattr(Period, "allowance", lambda period, included: included(period.terms))
+        with pytest.raises(Differs, match="seed 7: used and covered of org-7-"):
+            Simulator(7).run(60)
+
+    def test_in_what_a_change_of_tier_costs(self, monkeypatch):
+        monkeypatch.setattr(Period, "left_from", lambda period, instant: Fraction(1, 2))
+        with pytest.raises(Differs, match="seed 7: prorations of org-7-"):
+            Simulator(7).run(60)

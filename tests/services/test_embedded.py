@@ -16,6 +16,7 @@ from billing_site import carriers
 from billing_site.carriers import Account, CannotStart, choose_account
 from billing_site.embedded import servers
 from billing_site.instance import READER_ROLE, Instance
+from tests.processes import is_running
 
 ROOT = Path(__file__).parents[2]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="is about what root does, and this run is not root's")
@@ -184,14 +185,6 @@ def choose_account_or_none(directory):
         return choose_account(directory)
     except CannotStart:
         return None
-
-
-def is_running(process_id):
-    try:
-        state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
 
 
 def wait_for(condition, *, seconds=20):
